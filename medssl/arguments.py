@@ -1,0 +1,136 @@
+"""Between what people type and what jsonargparse takes, and back from its complaints to one clear sentence.
+
+People write ``--cohort A B --dry-run --encoders a=RUN1 scratch=none``; jsonargparse wants ``--cohort=["A","B"]
+--dry_run=true --encoders={"a":"RUN1","scratch":"none"}``. What is allowed is read from the function's signature.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from medssl.configurable import Configurable, subclasses
+from medssl.errors import unknown_name
+
+__all__ = ["explain", "normalise"]
+
+
+def normalise(function: Callable[..., Any], arguments: Sequence[str]) -> list[str]:
+    """Arguments as jsonargparse takes them.
+
+    * ``--some-option`` becomes ``--some_option``;
+    * several values after a list option become one JSON list;
+    * several ``name=value`` after a mapping option become one JSON object;
+    * a bare flag becomes ``=true``.
+    """
+    hints = get_type_hints(function)
+    out: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            out.append(word)
+            continue
+        key, equals, value = word.partition("=")
+        name = key[2:].replace("-", "_")
+        kind = _plain(hints.get(name))
+        values = [value] if equals else _take(rest, many=kind in (list, dict))
+        out.extend(_option(name, kind, values))
+    return out
+
+
+def _take(rest: list[str], *, many: bool) -> list[str]:
+    taken: list[str] = []
+    while rest and not rest[0].startswith("--") and (many or not taken):
+        taken.append(rest.pop(0))
+    return taken
+
+
+def _option(name: str, kind: Any, values: list[str]) -> list[str]:
+    if kind is bool and not values:
+        return [f"--{name}=true"]
+    if kind is bool and values[0].lower() not in {"true", "false", "yes", "no"}:  # a positional after a bare flag
+        return [f"--{name}=true", *values]
+    if kind is list and values and not values[0].startswith("["):
+        return [f"--{name}={json.dumps(values)}"]
+    if kind is dict and values and all("=" in v and not v.startswith("{") for v in values):
+        return [f"--{name}={json.dumps(dict(v.split('=', 1) for v in values))}"]
+    return [f"--{name}={values[0]}" if values else f"--{name}", *values[1:]]
+
+
+def _plain(hint: Any) -> Any:
+    """``list``, ``dict`` or ``bool`` of ``list[Path]``, ``dict[str, str] | None`` and so on; else the hint."""
+    options = [h for h in get_args(hint) if h is not type(None)] if _is_union(hint) else [hint]
+    origins = [get_origin(h) or h for h in options]
+    for kind in (list, dict, bool):
+        if kind in origins:
+            return kind
+    return dict if Mapping in origins else origins[0] if origins else None
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def explain(message: str, function: Callable[..., Any], options: Sequence[str]) -> str:
+    """jsonargparse's nested explanation as one sentence, with the allowed names or values.
+
+    Args:
+        message: what jsonargparse said.
+        function: the verb's function, whose signature tells what is allowed where.
+        options: the verb's option strings (``--out``).
+    """
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    keys = [found[1] for line in lines if (found := re.search(r'Parser key "([^"]+)"', line))]
+    where = ".".join(keys)
+    last = lines[-1].removeprefix(f'Parser key "{keys[-1]}": ') if keys else lines[-1]
+    if found := re.search(r"unrecognized arguments: (\S+)", last):
+        return unknown_name("option", found[1].partition("=")[0], [o for o in options if o.startswith("--")])
+    if found := re.search(r"Option '([^']+)' is not accepted", last):
+        allowed = list(_allowed(function, keys, lines))
+        return unknown_name("option", ".".join([*keys, found[1]]), [".".join([*keys, a]) for a in allowed])
+    if found := re.search(r"Expected a dot import path string: (\S+)", last):
+        base = _hint_at(function, keys, lines)
+        return f"{where}: " + unknown_name("class", found[1], {c.__name__ for c in _classes_in(base)})
+    last = re.sub(r"Expected a (?:typing\.)?Literal\[(.*?)\]", r"expected one of \1", last)
+    last = re.sub(r"Expected a <class '(.*?)'>", r"expected a \1", last)
+    return f"--{where}: {last}" if where else last
+
+
+def _hint_at(function: Callable[..., Any], keys: Sequence[str], lines: Sequence[str]) -> Any:
+    """Type hint of the parameter that a path of keys leads to."""
+    owner: Any = function
+    classes = iter(_class_paths(lines))
+    hint: Any = None
+    for i, key in enumerate(k for part in keys for k in part.split(".")):
+        if i:
+            owner = next(classes, None) or next(iter(_classes_in(hint)), hint)
+        target = vars(owner).get("__init__") if isinstance(owner, type) else owner
+        hint = get_type_hints(target).get(key) if target is not None else None
+    return hint
+
+
+def _allowed(function: Callable[..., Any], keys: Sequence[str], lines: Sequence[str]) -> Iterator[str]:
+    classes = list(_class_paths(lines))
+    owner: Any = classes[-1] if classes else (_hint_at(function, keys, lines) if keys else function)
+    yield from (name for name in inspect.signature(owner).parameters if name != "self")
+
+
+def _class_paths(lines: Sequence[str]) -> Iterator[type]:
+    known = {f"{c.__module__}.{c.__qualname__}": c for c in subclasses(Configurable)}
+    for line in lines:
+        found = re.search(r"Problem with given class_path '([^']+)'", line)
+        if found and found[1] in known:
+            yield known[found[1]]
+
+
+def _classes_in(hint: Any) -> list[type]:
+    bases: list[type] = [h for h in (get_args(hint) or (hint,)) if isinstance(h, type)]
+    found: list[type] = []
+    for base in bases:
+        found.extend(subclasses(base))
+    return found

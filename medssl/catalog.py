@@ -1,0 +1,73 @@
+"""What there is to choose from: methods, encoders, objectives, views, recipes, configs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Literal
+
+from medssl import resources
+from medssl.configurable import Configurable
+
+__all__ = ["listing", "rows"]
+
+Kind = Literal["methods", "encoders", "objectives", "views", "recipes", "configs", "pipelines"]
+
+
+def listing(what: Kind) -> None:
+    """Print every member of one kind with the first line of its documentation.
+
+    Args:
+        what: which kind.
+    """
+    found = rows(what)
+    width = max((len(name) for name, _ in found), default=0)
+    for name, summary in found:
+        print(f"{name:<{width}}  {summary}")
+
+
+def rows(what: Kind) -> list[tuple[str, str]]:
+    """Pairs of name and one-line summary, sorted by name."""
+    if what == "recipes":
+        return [(n, _module_summary(resources.find("data_prep", n))) for n in resources.names("data_prep")]
+    if what == "pipelines":
+        return [(n, _module_summary(resources.find("pipelines", n))) for n in resources.names("pipelines")]
+    if what == "configs":
+        return [(n, _comment_summary(resources.find("configs", n))) for n in resources.names("configs")]
+    from medssl.configurable import discover
+
+    base = _base(what)
+    found = discover(f"medssl.{what}", Configurable)
+    return [(n, _first_line(inspect.getdoc(c))) for n, c in found.items() if issubclass(c, base)]
+
+
+def _base(what: str) -> type[Configurable]:
+    if what == "methods":
+        from medssl.methods.base import Method
+
+        return Method
+    if what == "encoders":
+        from medssl.encoders.base import Encoder
+
+        return Encoder
+    if what == "objectives":
+        from medssl.objectives.base import Objective
+
+        return Objective
+    from medssl.views.base import Views
+
+    return Views
+
+
+def _module_summary(file: Path) -> str:
+    return _first_line(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+def _comment_summary(file: Path) -> str:
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    return first.lstrip("# ").strip()
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().split("\n")[0].strip()

@@ -1,0 +1,164 @@
+"""The one contract of every encoder, and its exported form."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from medssl.configurable import Configurable, build, spec
+from medssl.errors import CheckpointError, ConfigError
+
+__all__ = ["Encoder", "Features", "InputSpec", "load_encoder", "save_encoder"]
+
+FORMAT_VERSION = 1
+
+
+class Features(NamedTuple):
+    """What an encoder returns.
+
+    Attributes:
+        pooled: (B, D), one vector a sample.
+        maps: feature maps from fine to coarse, each (B, C_i, *spatial_i); one map for token and signal encoders.
+    """
+
+    pooled: Tensor
+    maps: list[Tensor]
+
+
+class Encoder(nn.Module, Configurable, ABC):
+    """Maps (B, C, *spatial) to ``Features``. Subclasses set the attributes below in ``__init__``.
+
+    Attributes:
+        in_channels: C of the input.
+        dims: number of spatial (or time) axes: 1 signals, 2 images, 3 volumes.
+        out_dim: D of ``Features.pooled``.
+        channels: channels of each map, fine to coarse.
+        strides: stride of each map relative to the input, a tuple of ``dims`` integers each.
+        divisor: every input size must be a multiple of it, a tuple of ``dims`` integers.
+        minimum: smallest input size an axis (deepest normalised map must keep more than one voxel).
+    """
+
+    in_channels: int
+    dims: int
+    out_dim: int
+    channels: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+    divisor: tuple[int, ...]
+    minimum: tuple[int, ...]
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Features:
+        """Encode a batch.
+
+        Args:
+            x: (B, C, *spatial), float.
+        """
+
+    def check_input(self, channels: int, size: tuple[int, ...]) -> None:
+        """Refuse an input this encoder cannot take, before any training.
+
+        Raises:
+            ConfigError: wrong number of channels or axes, or a size that is no multiple of ``divisor`` or too small.
+        """
+        name = type(self).__name__
+        if channels != self.in_channels:
+            raise ConfigError(f"{name} was built for {self.in_channels} channels but the data have {channels}")
+        if len(size) != self.dims:
+            raise ConfigError(f"{name} takes {self.dims} spatial axes but the views give {len(size)} ({size})")
+        bad = [s for s, d, m in zip(size, self.divisor, self.minimum, strict=True) if s % d or s < m]
+        if bad:
+            raise ConfigError(
+                f"{name} cannot take a size of {size}: each axis must be a multiple of {self.divisor} and at least "
+                f"{self.minimum}; change the crop or window"
+            )
+
+    def layers(self) -> list[list[tuple[str, nn.Parameter]]]:
+        """Named parameters in groups from input to output, for layer-wise learning rates. Default: one group."""
+        return [list(self.named_parameters())]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What an encoder was trained on; fine-tuning and prediction re-apply it.
+
+    Attributes:
+        kind: ``"volume"`` or ``"signal"``.
+        channels: channel names in order.
+        size: crop (z, y, x) or window (samples) used in training.
+        spacing_mm: voxel size (z, y, x) of the prepared volumes.
+        rate_hz: rate of the prepared signals.
+        preparation: full preparation settings of the cohort (``cohort.json["preparation"]``).
+    """
+
+    kind: str
+    channels: tuple[str, ...]
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None = None
+    rate_hz: float | None = None
+    preparation: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_encoder(encoder: Encoder, folder: Path, inputs: InputSpec, provenance: Mapping[str, Any]) -> None:
+    """Write ``encoder.safetensors`` and ``encoder.json`` into ``folder`` (created)."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.detach().cpu().contiguous().clone() for k, v in encoder.state_dict().items()}
+    save_file(weights, folder / "encoder.safetensors")
+    about = {
+        "format_version": FORMAT_VERSION,
+        "encoder": spec(encoder),
+        "input": asdict(inputs),
+        "provenance": dict(provenance),
+    }
+    (folder / "encoder.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def load_encoder(source: str | Path) -> tuple[Encoder, InputSpec]:
+    """The exported encoder of a run.
+
+    Args:
+        source: a run directory, or the folder that holds ``encoder.json``.
+
+    Raises:
+        CheckpointError: missing, of a newer format, or with weights that do not fit.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(source)
+    if (folder / "encoder" / "encoder.json").is_file():
+        folder = folder / "encoder"
+    about_file = folder / "encoder.json"
+    if not about_file.is_file():
+        raise CheckpointError(f"no exported encoder in '{source}'; give a run directory that finished pre-training")
+    about = json.loads(about_file.read_text(encoding="utf-8"))
+    if about["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(f"'{about_file}' was written by a newer medssl; update medssl to read it")
+    _import_encoders()
+    encoder = build(about["encoder"], Encoder)  # type: ignore[type-abstract]
+    try:
+        encoder.load_state_dict(load_file(folder / "encoder.safetensors"), strict=True)
+    except (RuntimeError, OSError) as error:
+        raise CheckpointError(f"the weights in '{folder}' do not fit their encoder: {error}") from error
+    fields = dict(about["input"])
+    for key in ("channels", "size", "spacing_mm"):
+        fields[key] = tuple(fields[key]) if fields.get(key) is not None else None
+    return encoder, InputSpec(**fields)
+
+
+def _import_encoders() -> None:
+    from medssl.configurable import discover
+
+    discover("medssl.encoders", Encoder)  # type: ignore[type-abstract]
+
+
+def mean_pool(x: Tensor) -> Tensor:
+    """Global average over all spatial axes: (B, C, *spatial) → (B, C), in float32 whatever the autocast."""
+    return torch.flatten(x, 2).float().mean(-1)

@@ -1,0 +1,106 @@
+"""The contract of every self-supervised method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from medssl.configurable import Configurable
+from medssl.encoders.base import Encoder
+from medssl.optim import Optim, configure
+from medssl.views.base import Batch, Sample
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from medssl.cohort import CohortInfo, Reader
+
+__all__ = ["Losses", "Method"]
+
+
+@dataclass
+class Losses:
+    """What one step gives.
+
+    Attributes:
+        total: scalar to minimise.
+        terms: named parts and diagnostics (detached scalars) that are logged.
+        embeddings: (N, D) detached projections of this step, for the collapse monitor; None if there are none.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    embeddings: Tensor | None = None
+
+
+class Method(lightning.LightningModule, Configurable, ABC):
+    """Encoder + views + objective.
+
+    Randomness on the device comes only from ``self.generator``, seeded anew for every batch from the batch's own
+    ``seed``; together with stateless worker-side draws this makes a resumed run equal an uninterrupted one.
+
+    Attributes:
+        encoder: what pre-training leaves behind.
+        optim: optimiser settings (defaults are the method's own; the trainer may replace them).
+    """
+
+    encoder: Encoder
+    optim: Optim
+
+    def __init__(self, encoder: Encoder, optim: Optim | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.optim = optim or Optim()
+        self._generator: torch.Generator | None = None
+
+    @property
+    @abstractmethod
+    def input_size(self) -> tuple[int, ...]:
+        """Crop or window that the encoder sees."""
+
+    def check(self, info: CohortInfo) -> None:
+        """Refuse, before the first step, a cohort this method cannot train on.
+
+        Raises:
+            ConfigError: with what is missing and where to get it. Overriders call ``super().check(info)``.
+        """
+        self.encoder.check_input(len(info.channels), self.input_size)
+
+    def order(self, manifest: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Rows of the manifest in the order of one epoch. Default: a random permutation."""
+        return rng.permutation(len(manifest))
+
+    @abstractmethod
+    def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
+        """Worker side: read what one recording contributes to a batch."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Losses:
+        """Device side: augment, encode, objective."""
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The generator of all device-side randomness of the current step, on the module's device."""
+        if self._generator is None or self._generator.device != self.device:
+            self._generator = torch.Generator(device=self.device)
+        return self._generator
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """One step: seeds the generator from the batch, computes the losses, logs every term."""
+        self.generator.manual_seed(batch["seed"])
+        losses = self.loss(batch)
+        size = len(batch["row"])
+        self.log("loss", losses.total.detach(), prog_bar=True, batch_size=size)
+        self.log_dict({k: v for k, v in losses.terms.items()}, batch_size=size)
+        return {"loss": losses.total, "embeddings": losses.embeddings}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over everything that requires a gradient, warm-up and schedule by step."""
+        total = int(self.trainer.estimated_stepping_batches)
+        return configure([(list(self.named_parameters()), 1.0)], self.optim, total)

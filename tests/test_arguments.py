@@ -1,0 +1,40 @@
+"""What people type becomes what jsonargparse takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medssl.arguments import normalise
+
+
+def verb(
+    recipe: str,
+    *,
+    cohort: list[Path],
+    encoders: dict[str, str],
+    options: dict[str, str] | None = None,
+    dry_run: bool = False,
+    max_steps: int = 3,
+) -> None:
+    """A function with every kind of parameter."""
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        (["--cohort", "a", "b"], ['--cohort=["a", "b"]']),
+        (["--cohort", '["a"]'], ['--cohort=["a"]']),
+        (["--cohort", "a", "--dry-run"], ['--cohort=["a"]', "--dry_run=true"]),
+        (["--dry-run", "ixi"], ["--dry_run=true", "ixi"]),
+        (["--dry-run=false"], ["--dry_run=false"]),
+        (["--encoders", "voco=RUN", "scratch=none"], ['--encoders={"voco": "RUN", "scratch": "none"}']),
+        (["--options", "glob=*.nii"], ['--options={"glob": "*.nii"}']),
+        (["--max-steps", "7", "ixi"], ["--max_steps=7", "ixi"]),
+        (["--trainer.max-steps=5"], ["--trainer.max_steps=5"]),
+        (["ixi", "-h"], ["ixi", "-h"]),
+    ],
+)
+def test_normalise(typed: list[str], taken: list[str]) -> None:
+    assert normalise(verb, typed) == taken
