@@ -57,7 +57,9 @@ class _Bar:
 
 
 @contextmanager
-def track(total: int | None, description: str, *, unit: str = "items", stream: TextIO | None = None) -> Iterator[Progress]:
+def track(
+    total: int | None, description: str, *, unit: str = "items", stream: TextIO | None = None
+) -> Iterator[Progress]:
     """Show the progress of ``total`` things (None: unknown) on ``stream`` (standard error by default).
 
     >>> import io
@@ -78,7 +80,9 @@ def track(total: int | None, description: str, *, unit: str = "items", stream: T
     from rich.progress import Progress as RichProgress
 
     columns = ["{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn(unit), _rate_column()]
-    with RichProgress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(file=out)) as bar:
+    with RichProgress(
+        *columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(file=out)
+    ) as bar:
         yield _Bar(bar, bar.add_task(description, total=total, note=""))
 
 

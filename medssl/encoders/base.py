@@ -130,6 +130,7 @@ def load_encoder(source: str | Path) -> tuple[Encoder, InputSpec]:
     Raises:
         CheckpointError: missing, of a newer format, or with weights that do not fit.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(source)
@@ -145,7 +146,7 @@ def load_encoder(source: str | Path) -> tuple[Encoder, InputSpec]:
     encoder = build(about["encoder"], Encoder)  # type: ignore[type-abstract]
     try:
         encoder.load_state_dict(load_file(folder / "encoder.safetensors"), strict=True)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise CheckpointError(f"the weights in '{folder}' do not fit their encoder: {error}") from error
     fields = dict(about["input"])
     for key in ("channels", "size", "spacing_mm"):

@@ -1,0 +1,71 @@
+"""Where the body is: a threshold, and a few thousand coordinates from which crops can be drawn at no cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["body_threshold", "bounding_box", "label_coordinates", "sample_coordinates"]
+
+MAX_COORDINATES = 4096
+
+
+def body_threshold(values: NDArray[np.floating[Any]]) -> float:
+    """Half of Otsu's threshold: air stays below it, dark tissue does not.
+
+    Otsu's threshold separates bright from dark tissue where there is little air; half of it lies below tissue in
+    either case.
+
+    Args:
+        values: network input, roughly in [0, 1].
+    """
+    low, high = float(values.min()), float(values.max())
+    if high <= low:
+        return low
+    counts, edges = np.histogram(values, bins=256, range=(low, high))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts).astype(np.float64)
+    above = below[-1] - below
+    mass = np.cumsum(counts * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
+    otsu = float(centres[int(np.nanargmax(np.where(np.isfinite(between), between, -1.0)))])
+    return low + (otsu - low) / 2
+
+
+def sample_coordinates(mask: NDArray[np.bool_], *, seed: int = 0) -> NDArray[np.int16]:
+    """At most 4096 coordinates (K, ndim) of True voxels, spread evenly in raster order; the same ones every time."""
+    return _coordinates(np.flatnonzero(mask), mask.shape, seed)
+
+
+def label_coordinates(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.int16]]:
+    """At most 4096 coordinates of every label value but 0."""
+    where = np.flatnonzero(labels)
+    values = labels.reshape(-1)[where]
+    order = np.argsort(values, kind="stable")  # one sort instead of one scan of the volume a label
+    present, first = np.unique(values[order], return_index=True)
+    parts = np.split(where[order], first[1:])
+    return {int(v): _coordinates(p, labels.shape, int(v)) for v, p in zip(present, parts, strict=True)}
+
+
+def _coordinates(where: NDArray[np.intp], shape: Sequence[int], seed: int) -> NDArray[np.int16]:
+    if where.size > MAX_COORDINATES:
+        # One draw from each of 4096 equal stretches: even like a grid, but without a grid's fixed stride.
+        jitter = np.random.default_rng(seed).random(MAX_COORDINATES)
+        picks = ((np.arange(MAX_COORDINATES) + jitter) * (where.size / MAX_COORDINATES)).astype(np.intp)
+        where = where[picks]
+    return np.stack(np.unravel_index(where, tuple(shape)), axis=-1).astype(np.int16)
+
+
+def bounding_box(mask: NDArray[np.bool_], *, margin: int = 0) -> tuple[slice, ...] | None:
+    """Smallest box around the True voxels, widened by ``margin`` inside the array; None when all are False."""
+    box = []
+    for axis in range(mask.ndim):
+        line = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        if line.size == 0:
+            return None
+        box.append(slice(max(0, int(line[0]) - margin), min(mask.shape[axis], int(line[-1]) + 1 + margin)))
+    return tuple(box)

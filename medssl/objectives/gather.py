@@ -1,0 +1,57 @@
+"""Joining the views of all processes, with gradients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+__all__ = ["Gathered", "gather_integers", "gather_views"]
+
+
+class Gathered(NamedTuple):
+    """Views of all processes.
+
+    Attributes:
+        views: (K, W·N, D), ordered by rank.
+        offset: where this process' N samples start.
+        world: number of processes W.
+    """
+
+    views: Tensor
+    offset: int
+    world: int
+
+
+def gather_views(views: Tensor) -> Gathered:
+    """Differentiable all-gather of (K, N, D) along the samples.
+
+    Every process is meant to compute the loss of *its own* N anchors against all W·N keys. The backward pass sums the
+    keys' gradients over processes, and the data-parallel wrapper averages parameters' gradients, so that the result
+    equals one process on the joined batch while the logits take W times less memory. All processes must hold the same
+    number of samples.
+
+    Args:
+        views: (K, N, D).
+    """
+    if not _parallel():
+        return Gathered(views, 0, 1)
+    from torch.distributed.nn.functional import all_gather
+
+    parts = all_gather(views.contiguous())
+    return Gathered(torch.cat(tuple(parts), dim=1), dist.get_rank() * views.shape[1], dist.get_world_size())
+
+
+def gather_integers(values: Tensor | None) -> Tensor | None:
+    """(N,) integers of all processes, ordered by rank: (W·N,). None stays None."""
+    if values is None or not _parallel():
+        return values
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def _parallel() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

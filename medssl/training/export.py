@@ -1,0 +1,25 @@
+"""Exports an encoder while training goes on: a reader (or a kill) never meets half of it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medssl.encoders.base import Encoder, InputSpec, save_encoder
+
+__all__ = ["export_encoder"]
+
+
+def export_encoder(encoder: Encoder, folder: Path, inputs: InputSpec, provenance: Mapping[str, Any]) -> None:
+    """``save_encoder`` into a folder beside, then move each file into place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".encoder-"))
+    try:
+        save_encoder(encoder, beside, inputs, provenance)
+        for file in sorted(beside.iterdir(), reverse=True):  # weights first: a description always has its weights
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

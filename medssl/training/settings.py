@@ -1,0 +1,181 @@
+"""The options of training, as dataclasses: the only place where they are listed.
+
+The command line and the YAML files are parsed against these, so a field added here is an option everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from medssl.errors import ConfigError, unknown_name
+from medssl.optim import Optim
+
+__all__ = ["FinetuneSettings", "Logger", "Precision", "TrainSettings", "from_plain"]
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Logger = Literal["csv", "tensorboard", "wandb", "mlflow"]
+T = TypeVar("T", "TrainSettings", "FinetuneSettings")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How pre-training runs; what is learnt is the method's business.
+
+    Attributes:
+        max_steps: optimiser steps of the whole run.
+        batch_size: recordings a step and device (each may give several crops or views).
+        accumulate: batches whose gradients are summed before one optimiser step.
+        precision: ``bf16-mixed`` is the faster on recent GPUs and CPUs; ``16-mixed`` for older GPUs.
+        clip: largest norm of the gradient; 0 switches clipping off.
+        optim: replaces the method's own optimiser settings.
+        workers: processes that read data; 0 reads in the training process.
+        seed: of weights, data order, views and dropout.
+        deterministic: refuse algorithms whose result varies from run to run.
+        compile: compile the encoder with torch.compile.
+        channels_last: keep convolution weights channels-last, faster for 3-D convolutions.
+        accelerator: ``auto``, ``cpu``, ``gpu`` or another name that Lightning knows.
+        devices: how many devices of this machine; ``auto`` takes all.
+        num_nodes: machines that train together (DDP).
+        strategy: ``auto``, ``ddp`` or another name that Lightning knows.
+        log_every: steps between two rows of ``metrics.csv``, each the mean over these steps.
+        checkpoint_every: steps between two checkpoints (and exported encoders).
+        keep_every: also keep a checkpoint for good every so many steps; 0 keeps only the last.
+        monitor_every: steps between two checks for collapse (RankMe); 0 switches them off.
+        loggers: ``csv`` (RUN/metrics.csv) is always written; the others are added to it.
+        progress: show progress.
+        max_bad_share: stop when more than this share of the last 100 steps had a non-finite gradient.
+    """
+
+    max_steps: int = 1000
+    batch_size: int = 8
+    accumulate: int = 1
+    precision: Precision = "32-true"
+    clip: float = 1.0
+    optim: Optim | None = None
+    workers: int = 2
+    seed: int = 0
+    deterministic: bool = False
+    compile: bool = False
+    channels_last: bool = False
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    log_every: int = 10
+    checkpoint_every: int = 200
+    keep_every: int = 0
+    monitor_every: int = 100
+    loggers: tuple[Logger, ...] = ("csv",)
+    progress: bool = True
+    max_bad_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_steps", "batch_size", "accumulate", "num_nodes", "log_every", "checkpoint_every")
+        _not_negative(self, "workers", "clip", "keep_every", "monitor_every", "seed")
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How a model is fine-tuned (or trained from scratch) on labels. All arms of a study share one of these.
+
+    Attributes:
+        size: crop (z, y, x) of volumes or window (samples,) of signals; chosen from the cohort when not given.
+        window_s: window of signals in seconds; replaces ``size``.
+        max_steps: optimiser steps.
+        batch_size: crops or windows a step.
+        optim: optimiser settings.
+        encoder_lr: learning rate of a pre-trained encoder as a share of the head's; 1 when trained from scratch.
+        layer_decay: each earlier layer of a pre-trained encoder learns by this factor slower than the next.
+        frozen_steps: steps during which a pre-trained encoder does not learn yet.
+        freeze: keep a pre-trained encoder as it is throughout.
+        augment: random changes of the training samples.
+        foreground: share of segmentation crops that are centred on a labelled voxel.
+        class_balance: draw classes equally often; if not, weight the loss by the inverse class frequency.
+        validate_every: steps between two looks at the validation patients of the budget; 0 takes a tenth of all steps.
+        patience: stop after so many looks without improvement (never before 30 % of the steps); 0 never stops early.
+        overlap: of neighbouring windows when a whole volume is predicted.
+        test_windows: most windows of a recording that are averaged for one prediction.
+        test_batch: windows predicted at once.
+        dropout: before the classifier or regressor.
+        channels_last: keep convolution weights channels-last; ``auto`` does so for volumes.
+        precision: ``auto`` takes bfloat16 where the processor computes with it, else 32 bit.
+        clip: largest norm of the gradient; 0 switches clipping off.
+        workers: processes that read data; 0 reads in the training process.
+        cache_gb: memory for decoded recordings, in each reading process.
+        deterministic: refuse algorithms whose result varies from run to run.
+        compile: compile the encoder with torch.compile.
+        accelerator: ``auto``, ``cpu``, ``gpu`` or another name that Lightning knows.
+        allow_mismatch: fine-tune although voxel size or sampling rate differ from those of pre-training.
+        log_every: steps between two rows of ``metrics.csv``.
+        progress: show progress.
+        max_bad_share: stop when more than this share of the last 100 steps had a non-finite gradient.
+    """
+
+    size: tuple[int, ...] | None = None
+    window_s: float | None = None
+    max_steps: int = 500
+    batch_size: int = 8
+    optim: Optim | None = None
+    encoder_lr: float = 1.0
+    layer_decay: float = 1.0
+    frozen_steps: int = 0
+    freeze: bool = False
+    augment: bool = True
+    foreground: float = 0.66
+    class_balance: bool = True
+    validate_every: int = 0
+    patience: int = 0
+    overlap: float = 0.5
+    test_windows: int = 8
+    test_batch: int = 16
+    dropout: float = 0.2
+    channels_last: bool | Literal["auto"] = "auto"
+    precision: Precision | Literal["auto"] = "auto"
+    clip: float = 1.0
+    workers: int = 0
+    cache_gb: float = 1.0
+    deterministic: bool = False
+    compile: bool = False
+    accelerator: str = "auto"
+    allow_mismatch: bool = False
+    log_every: int = 10
+    progress: bool = True
+    max_bad_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_steps", "batch_size", "test_windows", "test_batch", "log_every")
+        _not_negative(self, "workers", "clip", "validate_every", "patience", "frozen_steps", "cache_gb")
+        for name in ("foreground", "dropout", "overlap"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Settings from the plain data that ``medssl.configurable.spec`` made of them.
+
+    Raises:
+        ConfigError: an unknown field; the message lists the known ones.
+    """
+    known = {f.name for f in fields(kind)}
+    for name in values:
+        if name not in known:
+            raise ConfigError(unknown_name(kind.__name__, name, known))
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    if isinstance(given.get("optim"), Mapping):
+        optim: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given["optim"].items()}
+        given["optim"] = Optim(**optim)
+    return kind(**given)
+
+
+def _positive(settings: Any, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ConfigError(f"{name} must be at least 1, not {getattr(settings, name)}")
+
+
+def _not_negative(settings: Any, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 0:
+            raise ConfigError(f"{name} must not be negative, not {getattr(settings, name)}")

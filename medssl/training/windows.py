@@ -1,0 +1,254 @@
+"""Crops and windows of labelled items: random ones for training, fixed ones for testing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.cohort import Cohort
+from medssl.training.targets import Target
+
+__all__ = ["LabelledCrops", "LabelledWindows", "Recordings", "cut", "event_start", "fixed_starts"]
+
+Starts = tuple[int, ...]
+
+
+def cut(array: NDArray[Any], start: Sequence[int], size: Sequence[int], fill: int) -> NDArray[Any]:
+    """A crop (C, *size) of (C, *shape); what lies outside is ``fill``."""
+    shape = array.shape[1:]
+    low = [min(max(s, 0), n) for s, n in zip(start, shape, strict=True)]
+    high = [min(max(s + e, 0), n) for s, e, n in zip(start, size, shape, strict=True)]
+    inside = array[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
+    if inside.shape[1:] == tuple(size):
+        return inside
+    out = np.full((array.shape[0], *size), fill, dtype=array.dtype)
+    place = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+    if all(b > a for a, b in zip(low, high, strict=True)):
+        out[(slice(None), *place)] = inside
+    return out
+
+
+def random_start(shape: Sequence[int], size: Sequence[int], rng: np.random.Generator) -> Starts:
+    """Anywhere inside; along axes that are too short, centred with equal padding."""
+    return tuple(int(rng.integers(0, n - e + 1)) if n > e else (n - e) // 2 for n, e in zip(shape, size, strict=True))
+
+
+def start_around(centre: Sequence[int], shape: Sequence[int], size: Sequence[int]) -> Starts:
+    """Centred on a voxel, moved inside the volume where it would reach beyond its edge."""
+    return tuple(
+        min(max(int(c) - e // 2, 0), n - e) if n > e else (n - e) // 2
+        for c, n, e in zip(centre, shape, size, strict=True)
+    )
+
+
+def fixed_starts(shape: Sequence[int], size: Sequence[int], most: int) -> list[Starts]:
+    """At most ``most`` windows spread evenly over a recording, first and last at its ends; one centred if it fits.
+
+    >>> fixed_starts((25,), (10,), 8), fixed_starts((25,), (10,), 2), fixed_starts((6,), (10,), 8)
+    ([(0,), (8,), (15,)], [(0,), (15,)], [(-2,)])
+    """
+    counts = [max(1, -(-n // e)) for n, e in zip(shape, size, strict=True)]
+    while int(np.prod(counts)) > most:
+        counts[int(np.argmax(counts))] -= 1
+    axes = []
+    for n, e, k in zip(shape, size, counts, strict=True):
+        axes.append([(n - e) // 2] if k == 1 or n <= e else [round(i * (n - e) / (k - 1)) for i in range(k)])
+    return list(itertools.product(*axes))
+
+
+def event_start(onset_s: float, rate_hz: float, size: int) -> int:
+    """First sample of a window of ``size`` whose middle is the event."""
+    return round(onset_s * rate_hz) - size // 2
+
+
+class Recordings:
+    """Reads recordings of a cohort, from memory once they were decoded if all of them fit.
+
+    Args:
+        cohort: the cohort.
+        channels: indices of the channels to read, in order; None reads all.
+        rows: those that will be read.
+        masks: names of masks that will be read.
+        cache_gb: memory for decoded recordings, a process.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        *,
+        channels: Sequence[int] | None,
+        rows: NDArray[np.int64],
+        masks: Sequence[str] = (),
+        cache_gb: float,
+    ) -> None:
+        self.cohort = cohort
+        self.channels = None if channels is None else list(channels)
+        self.masks = masks
+        voxels = sum(int(np.prod(cohort.manifest["shape"].iloc[row])) for row in np.unique(rows))
+        count = len(self.channels or cohort.info.channels)
+        self.fits = voxels * (2 * count + len(masks)) <= cache_gb * 2**30
+        self._decoded: dict[tuple[int, str], NDArray[Any]] = {}
+        self._fields: dict[int, dict[str, NDArray[Any]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_decoded": {}, "_fields": {}}
+
+    def shape(self, row: int) -> tuple[int, ...]:
+        """(Z, Y, X) or (T,)."""
+        return tuple(int(n) for n in self.cohort.manifest["shape"].iloc[row])
+
+    def read(self, row: int, start: Sequence[int], size: Sequence[int], key: str = "image") -> NDArray[Any]:
+        """Stored integers (C, *size)."""
+        chosen = self.channels if key == "image" else None
+        if not self.fits:
+            return self.cohort.reader(row).read(start, size, key, chosen)
+        return cut(self.whole(row, key), start, size, 0 if key != "image" else self._fill(row))
+
+    def whole(self, row: int, key: str = "image") -> NDArray[Any]:
+        """The whole recording, as stored."""
+        if (row, key) in self._decoded:
+            return self._decoded[row, key]
+        array = self.cohort.reader(row).read_all(key)
+        if key == "image" and self.channels is not None:
+            array = np.ascontiguousarray(array[self.channels])
+        if self.fits:
+            self._decoded[row, key] = array
+        return array
+
+    def fields(self, row: int) -> dict[str, NDArray[Any]]:
+        """What turns stored integers into network input."""
+        if row not in self._fields:
+            fields = dict(self.cohort.reader(row).input_fields())
+            if self.channels is not None:
+                for name in ("input_scale", "input_offset"):
+                    fields[name] = fields[name][self.channels]
+            self._fields[row] = fields
+        return self._fields[row]
+
+    def network_input(self, row: int, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """``clamp(stored · scale + offset)``: (…, C, *size) integers to float32, on the host."""
+        fields = self.fields(row)
+        tail = (1,) * len(self.shape(row))
+        x = stored.astype(np.float32)
+        x *= fields["input_scale"].reshape(-1, *tail)
+        x += fields["input_offset"].reshape(-1, *tail)
+        return np.clip(x, *fields["input_range"], out=x)
+
+    def _fill(self, row: int) -> int:
+        return int(self.cohort.manifest["fill"].iloc[row])
+
+
+class LabelledCrops:
+    """Training crops of a segmentation target: a share of them centred on a labelled voxel, classes equally often.
+
+    Args:
+        target: the masks.
+        items: indices of the items used.
+        recordings: how they are read.
+        size: (z, y, x) of a crop.
+        foreground: share of crops centred on a voxel of a class.
+    """
+
+    def __init__(
+        self, target: Target, items: NDArray[np.int64], recordings: Recordings, *, size: Starts, foreground: float
+    ) -> None:
+        self.target = target
+        self.items = items
+        self.recordings = recordings
+        self.size = size
+        self.foreground = foreground
+        self.class_of = np.zeros(256, dtype=np.uint8)
+        self.class_of[list(target.values)] = np.arange(len(target.values), dtype=np.uint8)
+
+    def order(self, rng: np.random.Generator) -> NDArray[Any]:
+        """Every item once."""
+        return rng.permutation(self.items)
+
+    def name(self, item: int) -> str:
+        """The recording's id."""
+        return str(self.target.cohort.manifest["recording"].iloc[int(self.target.rows[item])])
+
+    def draw(self, item: int, rng: np.random.Generator) -> Mapping[str, Any]:
+        """``x`` (1, C, *size) stored integers, ``y`` (1, *size) class indices."""
+        row = int(self.target.rows[item])
+        start = self._start(row, rng)
+        mask = self.recordings.read(row, start, self.size, f"mask:{self.target.name}")
+        image = self.recordings.read(row, start, self.size)
+        return {**self.recordings.fields(row), "x": image[None], "y": self.class_of[mask]}
+
+    def _start(self, row: int, rng: np.random.Generator) -> Starts:
+        shape = self.recordings.shape(row)
+        if rng.random() < self.foreground:
+            reader = self.target.cohort.reader(row)
+            for label in rng.permutation(self.target.values[1:]):  # the next class where this one is absent
+                points = reader.foreground(self.target.name, int(label))
+                if len(points):
+                    return start_around(points[int(rng.integers(len(points)))], shape, self.size)
+        return random_start(shape, self.size, rng)
+
+
+class LabelledWindows:
+    """Training windows of a classification or regression target.
+
+    A window lies anywhere in a labelled recording, or is centred on an event. With ``balance``, a class is drawn first,
+    then a patient who has it, then an item, so that neither a frequent class nor a long recording dominates.
+
+    Args:
+        target: labels or events.
+        items: indices of the items used.
+        recordings: how they are read.
+        size: of a window or crop.
+        balance: draw classes equally often.
+    """
+
+    def __init__(
+        self, target: Target, items: NDArray[np.int64], recordings: Recordings, *, size: Starts, balance: bool
+    ) -> None:
+        self.target = target
+        self.items = items
+        self.recordings = recordings
+        self.size = size
+        self.groups = _by_class_and_patient(target, items) if balance and target.task == "classification" else []
+
+    def order(self, rng: np.random.Generator) -> NDArray[Any]:
+        """Every item once, or as many balanced draws."""
+        if not self.groups:
+            return rng.permutation(self.items)
+        picks = []
+        for u, v, w in rng.random((len(self.items), 3)):
+            patients = self.groups[int(u * len(self.groups))]
+            items = patients[int(v * len(patients))]
+            picks.append(items[int(w * len(items))])
+        return np.array(picks)
+
+    def name(self, item: int) -> str:
+        """The recording's id."""
+        return str(self.target.cohort.manifest["recording"].iloc[int(self.target.rows[item])])
+
+    def draw(self, item: int, rng: np.random.Generator) -> Mapping[str, Any]:
+        """``x`` (1, C, *size) stored integers, ``y`` the item's true value."""
+        row = int(self.target.rows[item])
+        if self.target.onset_s is None:
+            start = random_start(self.recordings.shape(row), self.size, rng)
+        else:
+            rate = self.target.cohort.info.rate_hz
+            assert rate is not None  # events belong to signals
+            start = (event_start(float(self.target.onset_s[item]), rate, self.size[0]),)
+        y = self.target.y[item]
+        value = y if isinstance(y, np.ndarray) else y.item()
+        return {**self.recordings.fields(row), "x": self.recordings.read(row, start, self.size)[None], "y": value}
+
+
+def _by_class_and_patient(target: Target, items: NDArray[np.int64]) -> list[list[NDArray[np.int64]]]:
+    """Items of every patient of every class that occurs."""
+    groups = []
+    for c in range(len(target.classes)):
+        having = target.y[items, c] > 0 if target.multilabel else target.y[items] == c
+        chosen = items[having]
+        patients = target.patients[chosen]
+        groups.append([chosen[patients == p] for p in sorted(set(patients))])
+    return [g for g in groups if g]

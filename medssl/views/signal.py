@@ -1,0 +1,80 @@
+"""Windows of signals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medssl.errors import CohortError, ConfigError
+from medssl.views.base import Sample, Views
+from medssl.views.placement import Start, read_crops, uniform_start
+from medssl.views.signal_augment import SignalAugmentation, apply_parameters, draw_parameters
+
+if TYPE_CHECKING:
+    from medssl.cohort import Reader
+
+__all__ = ["SignalViews"]
+
+
+class SignalViews(Views):
+    """Windows of one recording, each augmented for itself.
+
+    Args:
+        size: window, one number of samples.
+        count: windows of a recording.
+        gap_s: how far, in seconds, the other windows may start from the first. 0 takes the same window, None any
+            window of the recording. A recording shorter than the window is padded on both sides.
+        augmentation: transforms and strengths.
+    """
+
+    kind = "signal"
+
+    def __init__(
+        self,
+        size: tuple[int],
+        *,
+        count: int = 2,
+        gap_s: float | None = 0.0,
+        augmentation: SignalAugmentation | None = None,
+    ) -> None:
+        if len(size) != 1 or size[0] < 1 or count < 1:
+            raise ConfigError(f"SignalViews needs one positive size and a count of at least 1, not {size}, {count}")
+        if gap_s is not None and gap_s < 0:
+            raise ConfigError(f"SignalViews takes a gap_s of 0 or more seconds, or none, not {gap_s}")
+        self.size = (int(size[0]),)
+        self.count = count
+        self.gap_s = gap_s
+        self.augmentation = augmentation or SignalAugmentation()
+
+    def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
+        """Windows of one recording: ``x`` (count, C, T) stored integers, ``starts`` (count, 1), and input fields."""
+        first = uniform_start(reader.shape, self.size, rng)
+        starts = [first, *(self._other(reader, first, rng) for _ in range(self.count - 1))]
+        return {**reader.input_fields(), "x": read_crops(reader, starts, self.size), "starts": np.stack(starts)}
+
+    def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment every row for itself: (N, C, T) → (N, C, T), in the type of ``x``."""
+        return self.apply(x, self.draw_parameters(tuple(x.shape), generator))
+
+    def draw_parameters(self, shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
+        """What ``apply`` needs for a batch of that shape; keep it to replay the views."""
+        return draw_parameters(shape, self.augmentation, generator)
+
+    def apply(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """Transform (N, C, T) as the parameters say; the same parameters give the same result."""
+        return apply_parameters(x, parameters)
+
+    def _other(self, reader: Reader, first: Start, rng: np.random.Generator) -> Start:
+        if self.gap_s is None:
+            return uniform_start(reader.shape, self.size, rng)
+        if reader.rate_hz is None:
+            raise CohortError(f"recording {reader.recording} has no rate, so a gap in seconds means nothing")
+        reach = round(self.gap_s * reader.rate_hz)
+        spare = reader.shape[0] - self.size[0]
+        if reach == 0 or spare <= 0:
+            return first
+        low, high = max(0, int(first[0]) - reach), min(spare, int(first[0]) + reach)
+        return rng.integers(low, high + 1, 1)
