@@ -3,8 +3,8 @@
 Get the data: your own, or any data set of https://openneuro.org. Licence, citation: of the data set (see its
 ``dataset_description.json`` and README). Cite the standard: Gorgolewski KJ et al., Scientific Data 3:160044, 2016.
 
-Layout: ``sub-*/[ses-*/]{anat,eeg,func}/sub-*[_ses-*][_run-*]_SUFFIX.EXT``, ``participants.tsv``; events in ``*_events.tsv``;
-label maps anywhere below ``derivatives/``.
+Layout: ``sub-*/[ses-*/]{anat,eeg,func}/sub-*[_ses-*][_run-*]_SUFFIX.EXT``, ``participants.tsv``; events in
+``*_events.tsv``; label maps anywhere below ``derivatives/``.
 """
 
 from __future__ import annotations

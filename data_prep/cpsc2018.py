@@ -1,11 +1,12 @@
 """CPSC 2018 / PhysioNet-CinC Challenge 2020: 12-lead ECG of 6 to 60 s with one or more of nine diagnoses.
 
-Get the data: https://physionet.org/content/challenge-2020/ (``cpsc_2018``), or any part of it. Licence: CC BY 4.0. Cite: Liu F
-et al., J Med Imaging Health Inform 8(7):1368-1373, 2018; Perez Alday EA et al., Physiol Meas 41:124003, 2020.
+Get the data: https://physionet.org/content/challenge-2020/ (``cpsc_2018``), or any part of it. Licence: CC BY 4.0.
+Cite: Liu F et al., J Med Imaging Health Inform 8(7):1368-1373, 2018; Perez Alday EA et al., Physiol Meas 41:124003,
+2020.
 
-Layout: ``AXXXX.hea`` + ``AXXXX.mat`` anywhere below the folder; diagnoses, age and sex stand in the headers (names in early
-releases, SNOMED-CT codes later: both are read) and in ``labels.csv`` where there is one. A record is a patient: the source
-gives no other ids.
+Layout: ``AXXXX.hea`` + ``AXXXX.mat`` anywhere below the folder; diagnoses, age and sex stand in the headers (names
+in early releases, SNOMED-CT codes later: both are read) and in ``labels.csv`` where there is one. A record is a
+patient: the source gives no other ids.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Get the data: your own. Licence, citation: of your data.
 
-Layout: none wanted. Headers are read (no pixels), files grouped into series, and each series becomes one item: a CT or
-MR volume, or as many as it holds. What is no image volume (reports, structure sets, segmentations, DICOMDIR, other files)
-is rejected with its kind.
+Layout: none wanted. Headers are read (no pixels), files grouped into series, and each series becomes one item: a CT
+or MR volume, or as many as it holds. What is no image volume (reports, structure sets, segmentations, DICOMDIR,
+other files) is rejected with its kind.
 """
 
 from __future__ import annotations

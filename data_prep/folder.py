@@ -2,8 +2,9 @@
 
 Get the data: your own. Licence, citation: of your data.
 
-Layout: given by a regular expression over the path below the folder (with ``/``), whose named groups fill in ``patient``,
-``session``, ``recording``, ``trial``, ``site`` and ``label_NAME``; and by a template a mask, in which the same groups may stand::
+Layout: given by a regular expression over the path below the folder (with ``/``), whose named groups fill in
+``patient``, ``session``, ``recording``, ``trial``, ``site`` and ``label_NAME``; and by a template a mask, in which
+the same groups may stand::
 
     medssl prepare folder SOURCE COHORT --options pattern='images/(?P<patient>sub-\\d+)_(?P<session>\\w+)\\.nii\\.gz' \\
         masks.liver='masks/{patient}_{session}_liver.nii.gz'

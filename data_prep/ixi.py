@@ -1,11 +1,11 @@
 """IXI T1-weighted brain MRI of healthy adults, with age, sex and automatic brain regions.
 
-Get the data: https://brain-development.org/ixi-dataset/ (``IXI-T1.tar``); region labels (DLMUSE) as distributed with
-CBICA's NiChart. Licence: images CC BY-SA 3.0; regions under the SBIA software and data licence (research only). Cite: IXI,
-Information eXtraction from Images (EPSRC GR/S21533/02); Bashyam V. M. et al., DLMUSE.
+Get the data: https://brain-development.org/ixi-dataset/ (``IXI-T1.tar``); region labels (DLMUSE) as distributed
+with CBICA's NiChart. Licence: images CC BY-SA 3.0; regions under the SBIA software and data licence (research
+only). Cite: IXI, Information eXtraction from Images (EPSRC GR/S21533/02); Bashyam V. M. et al., DLMUSE.
 
-Layout: ``t1/IXInnn-SITE-mmmm_T1.nii.gz``, ``dlmuse/IXInnn-SITE-mmmm_T1_DLMUSE.nii.gz`` (optional), ``participants.tsv``
-with subject, age, sex (optional). One file a subject.
+Layout: ``t1/IXInnn-SITE-mmmm_T1.nii.gz``, ``dlmuse/IXInnn-SITE-mmmm_T1_DLMUSE.nii.gz`` (optional),
+``participants.tsv`` with subject, age, sex (optional). One file a subject.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """MIT-BIH Arrhythmia Database: two-lead ambulatory ECG with the class of every beat.
 
-Get the data: https://physionet.org/content/mitdb/1.0.0/ (``NNN.dat``, ``.hea``, ``.atr``). Licence: Open Data Commons
-Attribution (ODC-By 1.0). Cite: Moody GB, Mark RG, IEEE Eng Med Biol 20(3):45-50, 2001 (doi 10.13026/C2F305); Goldberger AL
-et al., PhysioNet, Circulation 101(23):e215-e220, 2000.
+Get the data: https://physionet.org/content/mitdb/1.0.0/ (``NNN.dat``, ``.hea``, ``.atr``). Licence: Open Data
+Commons Attribution (ODC-By 1.0). Cite: Moody GB, Mark RG, IEEE Eng Med Biol 20(3):45-50, 2001 (doi
+10.13026/C2F305); Goldberger AL et al., PhysioNet, Circulation 101(23):e215-e220, 2000.
 
-Layout: WFDB triples in one folder; ``records.csv`` with record, patient_id, age, sex, paced where there is one. Records 201
-and 202 are the same patient. Leads differ in order and name between records (114 has them swapped), so they are chosen
-by name: ``MLII``, and ``V`` for the chest lead (V1 where there is one, else V2 ... V6). Records 102 and 104 have no MLII:
-it is stored as zeros, with a note. Every beat is an event ``beat`` with its annotated symbol and an event ``aami`` with its
-class of ANSI/AAMI EC57: N, S, V, F, Q.
+Layout: WFDB triples in one folder; ``records.csv`` with record, patient_id, age, sex, paced where there is one.
+Records 201 and 202 are the same patient. Leads differ in order and name between records (114 has them swapped), so
+they are chosen by name: ``MLII``, and ``V`` for the chest lead (V1 where there is one, else V2 ... V6). Records 102
+and 104 have no MLII: it is stored as zeros, with a note. Every beat is an event ``beat`` with its annotated symbol
+and an event ``aami`` with its class of ANSI/AAMI EC57: N, S, V, F, Q.
 """
 
 from __future__ import annotations

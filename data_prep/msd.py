@@ -1,8 +1,8 @@
 """Medical Segmentation Decathlon layout: ``imagesTr/``, ``labelsTr/``, ``imagesTs/``, ``dataset.json``.
 
-Get the data: http://medicaldecathlon.com (or its AWS Open Data mirror); one folder a task, e.g. ``Task04_Hippocampus``.
-Licence: CC BY-SA 4.0. Cite: Antonelli M. et al., The Medical Segmentation Decathlon, Nature Communications 13:4128, 2022;
-Simpson A. L. et al., arXiv 1902.09063, 2019.
+Get the data: http://medicaldecathlon.com (or its AWS Open Data mirror); one folder a task, e.g.
+``Task04_Hippocampus``. Licence: CC BY-SA 4.0. Cite: Antonelli M. et al., The Medical Segmentation Decathlon, Nature
+Communications 13:4128, 2022; Simpson A. L. et al., arXiv 1902.09063, 2019.
 
 One file is one patient (the source gives no other ids). A fourth axis is the MR sequence. Images without a label,
 labels without an image, and stray files anywhere below the folder are rejected with what is wrong with each.

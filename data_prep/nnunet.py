@@ -1,7 +1,8 @@
 """nnU-Net's raw layout: ``imagesTr/CASE_0000.nii.gz`` (one file a channel), ``labelsTr/CASE.nii.gz``, ``dataset.json``.
 
-Get the data: your own, or any data set in nnU-Net's format (https://github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md).
-Licence: of the data set at hand. Cite: Isensee F. et al., nnU-Net, Nature Methods 18:203-211, 2021, and the data set.
+Get the data: your own, or any data set in nnU-Net's format (https://github.com/MIC-DKFZ/nnUNet,
+documentation/dataset_format.md). Licence: of the data set at hand. Cite: Isensee F. et al., nnU-Net, Nature Methods
+18:203-211, 2021, and the data set.
 
 Cases without all channels, and labels without images, are rejected. Regions (lists of values in ``labels``) are left
 to the user; the label values themselves are kept.

@@ -2,10 +2,10 @@
 
 Get the data: your own. Licence, citation: of your data.
 
-Columns: ``path`` (absolute, or relative to the table) and ``patient``; all others are optional: ``recording``, ``session``,
-``trial``, ``site``, ``scanner``, ``mask_NAME`` (path of a label map), ``label_NAME`` (number or word; empty where unknown),
-``rate_hz``, ``units``, ``channels`` (comma-separated) and ``key`` for signals whose file does not say so. Rows whose file is
-missing are rejected; unlabelled rows are welcome.
+Columns: ``path`` (absolute, or relative to the table) and ``patient``; all others are optional: ``recording``,
+``session``, ``trial``, ``site``, ``scanner``, ``mask_NAME`` (path of a label map), ``label_NAME`` (number or word;
+empty where unknown), ``rate_hz``, ``units``, ``channels`` (comma-separated) and ``key`` for signals whose file does
+not say so. Rows whose file is missing are rejected; unlabelled rows are welcome.
 """
 
 from __future__ import annotations

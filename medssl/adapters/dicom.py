@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medssl.adapters.dicom_frame import Frame
 from medssl.adapters.dicom_header import DicomFile, read_dataset, read_header
-from medssl.adapters.dicom_pixels import DECODE_ERRORS, decode_dicom, one_line, physical_values, unmosaic
+from medssl.adapters.dicom_pixels import decode_dicom, one_line, physical_values, unmosaic
 from medssl.adapters.dicom_seg import read_segmentation
 from medssl.adapters.dicom_stacks import Stack, arrange, groups, named
 from medssl.adapters.recording import Ids, Read, Recording, Rejected, sha256_of
@@ -143,7 +143,7 @@ def read_series(series: Series) -> Read:
                 images.append(file)
         except UnreadableRecording as error:
             rejected.append(Rejected(error.path, error.reason))
-        except DECODE_ERRORS as error:  # a header so wrong that only its use shows it
+        except Exception as error:  # a header so wrong that only its use shows it
             rejected.append(Rejected(str(file.path), f"it cannot be interpreted: {one_line(error)}"))
     by_path = {file.path: file for file in images}
     for frames in groups(images):

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.adapters.dicom_pixels import DECODE_ERRORS
 from medssl.errors import UnreadableRecording
 
 if TYPE_CHECKING:
@@ -106,12 +105,15 @@ def plane_of(dataset: Dataset, path: Path, index: int) -> Frame:
     spacing = value("PixelMeasuresSequence", "PixelSpacing")
     if cosines is None or len(cosines) != 6:
         raise UnreadableRecording("it has no ImageOrientationPatient: not a slice of a volume", path)
-    if spacing is None or len(spacing) != 2 or min(float(v) for v in spacing) <= 0:
+    if spacing is None or len(spacing) != 2 or not all(0 < float(v) < np.inf for v in spacing):
         raise UnreadableRecording("it has no usable PixelSpacing: its size in millimetres is unknown", path)
     orientation = np.array([float(v) for v in cosines]).reshape(2, 3)
     norms = np.linalg.norm(orientation, axis=1)
     if np.any(np.abs(norms - 1) > 0.01) or abs(float(orientation[0] @ orientation[1])) > 0.01:
         raise UnreadableRecording(f"its ImageOrientationPatient {orientation.ravel().tolist()} is no rotation", path)
+    position = np.array([float(v) for v in value("PlanePositionSequence", "ImagePositionPatient")])
+    if position.shape != (3,) or not np.isfinite(position).all():
+        raise UnreadableRecording("its ImagePositionPatient is no point in space", path)
     slope = number(value("PixelValueTransformationSequence", "RescaleSlope"))
     between = number(value("PixelMeasuresSequence", "SpacingBetweenSlices"))
     thickness = number(value("PixelMeasuresSequence", "SliceThickness"))
@@ -119,7 +121,7 @@ def plane_of(dataset: Dataset, path: Path, index: int) -> Frame:
         path=path,
         index=index,
         instance=text(dataset, "SOPInstanceUID"),
-        position=np.array([float(v) for v in value("PlanePositionSequence", "ImagePositionPatient")]),
+        position=position,
         orientation=orientation / norms[:, None],
         spacing=(float(spacing[0]), float(spacing[1])),
         slice_mm=abs(between or thickness or 0.0),
@@ -249,8 +251,8 @@ def _csa(dataset: Dataset) -> dict[str, Any]:
 
     try:
         header = csareader.get_csa_header(dataset)
-    except (csareader.CSAError, *DECODE_ERRORS):
-        return {}  # anonymised away or damaged: the callers say what they then miss
+    except Exception:  # a private block, often damaged or anonymised away: the callers say what they then miss
+        return {}
     return dict(header["tags"]) if header else {}
 
 

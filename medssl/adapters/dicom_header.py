@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medssl.adapters.dicom_frame import Frame, frames_of, group_value, kind_of, mosaic_count, number, text
-from medssl.adapters.dicom_pixels import DECODE_ERRORS, one_line
+from medssl.adapters.dicom_pixels import one_line
 from medssl.errors import UnreadableRecording
 
 if TYPE_CHECKING:
@@ -131,13 +131,13 @@ def read_dataset(path: Path, *, header: bool = False) -> Dataset:
         except InvalidDicomError:
             try:
                 dataset = dcmread(path, force=True, **options)
-            except DECODE_ERRORS as error:
+            except Exception as error:
                 raise UnreadableRecording("it is not a DICOM file", path) from error
             if "SOPClassUID" not in dataset:
                 raise UnreadableRecording("it is not a DICOM file", path) from None
             if "TransferSyntaxUID" not in dataset.file_meta:
                 dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-        except DECODE_ERRORS as error:
+        except Exception as error:  # a parser given damaged bytes may raise anything
             raise UnreadableRecording(f"its DICOM header cannot be read: {one_line(error)}", path) from error
     if len(dataset) == 0:
         short = any("End of file" in str(warning.message) for warning in said)
@@ -153,8 +153,12 @@ def read_header(path: Path) -> DicomFile:
     """
     dataset = read_dataset(path, header=True)
     try:
-        return _interpret(dataset, path)
-    except DECODE_ERRORS as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # values not in the form their type asks for; what cannot be used, raises
+            return _interpret(dataset, path)
+    except UnreadableRecording:
+        raise
+    except Exception as error:  # values are parsed on access, so damaged bytes may raise anything here
         raise UnreadableRecording(f"its DICOM header cannot be interpreted: {one_line(error)}", path) from error
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medssl.adapters.dicom import Series, list_series
 from medssl.adapters.dicom_frame import Frame
 from medssl.adapters.dicom_header import read_dataset
-from medssl.adapters.dicom_pixels import DECODE_ERRORS, one_line
+from medssl.adapters.dicom_pixels import one_line
 from medssl.adapters.dicom_stacks import LPS_TO_RAS
 from medssl.adapters.recording import Recording
 from medssl.errors import MedSSLError, UnreadableRecording
@@ -68,7 +68,7 @@ def write_segmentation(path: Path, labels: NDArray[Any], like: Recording, names:
             warnings.simplefilter("ignore")  # about names of people not in the form the standard prefers
             segmentation = _build(labels, frames, sources, names)
             segmentation.save_as(path)
-    except DECODE_ERRORS as error:
+    except Exception as error:  # highdicom raises of any kind where the source lacks something
         raise MedSSLError(
             f"{like.source}: a DICOM-SEG cannot be made from this series ({one_line(error)}); write .nii.gz instead"
         ) from error

@@ -301,7 +301,7 @@ def _seconds(table: pd.DataFrame, column: str) -> NDArray[np.float64] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         parsed = pd.to_datetime(values, errors="coerce")
-    if parsed.isna().any():
+    if parsed.empty or parsed.isna().any():
         return None
     return np.asarray((parsed - parsed.iloc[0]).dt.total_seconds(), dtype=np.float64)
 

@@ -24,28 +24,27 @@ def read_dicom_waveforms(path: Path) -> list[Decoded]:
         UnreadableRecording: not DICOM, or without waveforms.
     """
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             dataset = pydicom.dcmread(path)
             groups = list(dataset.get("WaveformSequence", []))
-        except (InvalidDicomError, EOFError, ValueError, NotImplementedError, OSError) as error:
-            raise UnreadableRecording(f"not a readable DICOM file: {error}", path) from error
-        if not groups:
-            raise UnreadableRecording("a DICOM file without waveforms; images are read by the volume adapter", path)
-        return [_group(dataset, group, index, path) for index, group in enumerate(groups)]
+            decoded = [_group(dataset, group, index) for index, group in enumerate(groups)]
+        except MemoryError:
+            raise
+        except Exception as error:  # a foreign parser on a foreign file: anything can come
+            raise UnreadableRecording(f"not a readable DICOM waveform: {error}", path) from error
+    if not decoded:
+        raise UnreadableRecording("a DICOM file without waveforms; images are read by the volume adapter", path)
+    return decoded
 
 
-def _group(dataset: Any, group: Any, index: int, path: Path) -> Decoded:
+def _group(dataset: Any, group: Any, index: int) -> Decoded:
     from pydicom.waveforms.numpy_handler import multiplex_array
 
-    try:
-        samples: NDArray[Any] = multiplex_array(dataset, index, as_raw=False)
-        raw = multiplex_array(dataset, index, as_raw=True) if "WaveformPaddingValue" in group else None
-    except (AttributeError, KeyError, ValueError, NotImplementedError) as error:
-        raise UnreadableRecording(f"its multiplex group {index + 1} cannot be decoded: {error}", path) from error
+    samples: NDArray[Any] = multiplex_array(dataset, index, as_raw=False)
+    raw = multiplex_array(dataset, index, as_raw=True) if "WaveformPaddingValue" in group else None
     data = np.ascontiguousarray(samples.T, dtype=np.float32)
     notes = []
     if raw is not None:

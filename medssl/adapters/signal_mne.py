@@ -57,11 +57,11 @@ def read_with_mne(path: Path, *, channels: Sequence[str] | None = None) -> list[
         # Only what is wanted: channels of other rates would make MNE resample for nothing.
         options["include"] = [header.labels[i] for i in rows]
         header = _only(header, set(options["include"]))
-    with _quiet() as caught:
+    with _guard(path), _quiet() as caught:
         raw = _open(path, suffix, options)
         labels = list(header.labels) if header and len(header.labels) == len(raw.ch_names) else list(raw.ch_names)
         rows = sorted(set(select_rows(labels, channels, path)))
-        data, units = _samples(raw, rows, labels, header, path)
+        data, units = _samples(raw, rows, labels, header)
         events = _events(raw, path, gaps=header is not None and bool(_jumps(header).size))
     decoded = Decoded(
         data=data,
@@ -85,6 +85,17 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
         yield caught
 
 
+@contextmanager
+def _guard(path: Path) -> Iterator[None]:
+    """Turns whatever MNE raises on a damaged file into a refusal with its reason."""
+    try:
+        yield
+    except (MemoryError, MedSSLError):
+        raise
+    except Exception as error:  # a foreign parser on a foreign file: anything can come
+        raise UnreadableRecording(_reason(error), path) from error
+
+
 def _open(path: Path, suffix: str, options: dict[str, Any]) -> Any:
     import mne
 
@@ -95,12 +106,10 @@ def _open(path: Path, suffix: str, options: dict[str, Any]) -> Any:
     try:
         return mne.io.read_raw(path, preload=False, verbose="WARNING", **options)
     except UnicodeDecodeError:
+        if suffix not in {".edf", ".bdf"}:
+            raise
         # Annotations of files from before EDF+ became UTF-8 are Latin-1.
         return mne.io.read_raw(path, preload=False, verbose="WARNING", encoding="latin1", **options)
-    except (MemoryError, MedSSLError):
-        raise
-    except Exception as error:  # a foreign parser on a foreign file: anything can come
-        raise UnreadableRecording(_reason(error), path) from error
 
 
 def _reason(error: Exception) -> str:
@@ -113,7 +122,7 @@ def _reason(error: Exception) -> str:
 
 
 def _samples(
-    raw: Any, rows: list[int], labels: list[str], header: EdfHeader | None, path: Path
+    raw: Any, rows: list[int], labels: list[str], header: EdfHeader | None
 ) -> tuple[NDArray[np.float32], list[str]]:
     """(C, T) float32 and the unit of each row, in the unit the file states rather than MNE's SI."""
     n_times = int(raw.n_times)
@@ -123,14 +132,9 @@ def _samples(
     # MNE interpolates slower channels piece by piece, so a file of mixed rates is decoded in one piece.
     mixed = header is not None and len(set(header.rates_hz)) > 1
     step = n_times if mixed else max(1, _CHUNK_VALUES // len(rows))
-    try:
-        for start in range(0, n_times, step):
-            stop = min(n_times, start + step)
-            np.multiply(raw[rows, start:stop][0], factor, out=data[:, start:stop], casting="same_kind")
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise UnreadableRecording(_reason(error), path) from error
+    for start in range(0, n_times, step):
+        stop = min(n_times, start + step)
+        np.multiply(raw[rows, start:stop][0], factor, out=data[:, start:stop], casting="same_kind")
     return data, [unit for unit, _ in scaled]
 
 

@@ -37,16 +37,15 @@ def read_wfdb(header_path: Path, *, channels: Sequence[str] | None = None) -> De
     try:
         header = wfdb.rdheader(record_name, rd_segments=False)
         _refuse_incomplete(header, header_path)
-        decoded = _multi(record_name, channels) if _segments(header) else _single(header, record_name, channels)
+        decoded = _multi(record_name) if _segments(header) else _single(header, record_name, channels)
+        decoded.meta = _meta(header.comments or [])
+        decoded.events = _events(header_path, float(header.fs), decoded.data.shape[1] / decoded.rate_hz)
+        return decoded
     except (MedSSLError, MemoryError):
         raise
     except Exception as error:  # a foreign parser on a foreign file: anything can come
         text = " ".join(str(error).split())[:300] or type(error).__name__
         raise UnreadableRecording(f"wfdb cannot read it: {text}", header_path) from error
-    decoded.meta = _meta(header.comments or [])
-    duration = decoded.data.shape[1] / decoded.rate_hz
-    decoded.events = _events(header_path, float(header.fs), duration)
-    return decoded
 
 
 def wfdb_files(header_path: Path) -> list[Path]:
@@ -89,7 +88,7 @@ def _refuse_incomplete(header: Any, path: Path) -> None:
         raise UnreadableRecording(f"signal file {absent[0]} is missing beside it", path)
 
 
-def _multi(record_name: str, channels: Sequence[str] | None) -> Decoded:
+def _multi(record_name: str) -> Decoded:
     import wfdb
 
     record = wfdb.rdrecord(record_name, return_res=32, m2s=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -18,7 +17,7 @@ from medssl.adapters.channels import ECG_12_LEADS
 from medssl.adapters.recording import Ids
 from medssl.adapters.signal_common import Decoded, demographics, plausible_id
 from medssl.adapters.signal_xli import decompress_xli
-from medssl.errors import UnreadableRecording
+from medssl.errors import MedSSLError, UnreadableRecording
 
 __all__ = ["read_xml_ecg"]
 
@@ -51,7 +50,9 @@ def read_xml_ecg(path: Path) -> list[Decoded]:
         raise UnreadableRecording(f"XML of kind '{_tag(root)}'; known are {', '.join(readers)}", path)
     try:
         return reader(root, path)
-    except (AttributeError, ValueError, binascii.Error, KeyError) as error:
+    except (MedSSLError, MemoryError):
+        raise
+    except Exception as error:  # a document that promises one thing and holds another fails anywhere
         raise UnreadableRecording(f"damaged {_tag(root)} document: {error}", path) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,6 @@ FourthAxis = Literal["time", "channel"]
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 _IMPLAUSIBLE_S = 100.0  # between two volumes: milliseconds written under the unit of seconds
-_READ_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, MemoryError, ImportError, zlib.error)
 
 
 def is_volume(path: Path | str) -> bool:
@@ -117,12 +117,13 @@ def _read_nibabel(path: Path, fourth_axis: FourthAxis) -> Recording:
 
 def _load_nibabel(path: Path) -> Any:
     import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError, SpatialImage
+    from nibabel.spatialimages import SpatialImage
 
     try:
-        image = nibabel.load(path)
-    except (ImageFileError, HeaderDataError, *_READ_ERRORS) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # overflows in damaged headers, which are refused below
+            image = nibabel.load(path)
+    except Exception as error:  # a parser given damaged bytes may raise anything
         raise UnreadableRecording(_broken(path, error), path) from error
     if not isinstance(image, SpatialImage):
         raise UnreadableRecording(f"a {type(image).__name__}, not a volume", path)
@@ -146,8 +147,6 @@ def _broken(path: Path, error: BaseException) -> str:
 
 def _values(image: Any, path: Path) -> tuple[NDArray[Any], bool]:
     """The array as float32 or native integers, and whether its last axis is colour."""
-    from nibabel.filebasedimages import ImageFileError
-
     stored = np.dtype(image.get_data_dtype())
     if stored.kind == "c":
         raise UnreadableRecording("its values are complex: split magnitude and phase first", path)
@@ -158,8 +157,9 @@ def _values(image: Any, path: Path) -> tuple[NDArray[Any], bool]:
             return channels, True
         scaled = stored.kind == "f" or _is_scaled(image)
         # float32 from the start: float64 would take twice the memory for digits no scanner delivers
-        data = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged") if scaled else image.dataobj)
-    except (ImageFileError, *_READ_ERRORS) as error:
+        with np.errstate(all="ignore"):  # values that overflow float32 are counted as not finite afterwards
+            data = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged") if scaled else image.dataobj)
+    except Exception as error:
         raise UnreadableRecording(_broken(path, error), path) from error
     return data.astype(data.dtype.newbyteorder("="), copy=False), False
 
@@ -174,7 +174,10 @@ def _units(image: Any, affine: NDArray[np.float64], notes: list[str]) -> tuple[t
     zooms = tuple(float(z) for z in image.header.get_zooms())
     if type(image).__name__.startswith("Minc"):
         return None, zooms[0] if len(zooms) > 3 and zooms[0] > 0 else None
-    space, time = getattr(image.header, "get_xyzt_units", lambda: ("mm", "sec"))()
+    try:
+        space, time = getattr(image.header, "get_xyzt_units", lambda: ("mm", "sec"))()
+    except KeyError:  # a code that means nothing
+        space, time = "unknown", "unknown"
     interval = zooms[3] if len(zooms) > 3 and zooms[3] > 0 else None
     if space in ("meter", "micron"):
         affine[:3] *= _MM[space]
@@ -219,13 +222,15 @@ def _orientation_notes(image: Any, notes: list[str]) -> None:
     if sform == 0 and qform == 0:
         notes.append("no orientation in the header: x taken to grow to the left, y to anterior, z to superior")
     elif sform > 0 and qform > 0:
-        tolerance = 0.05 * float(np.min(np.linalg.norm(header.get_sform()[:3, :3], axis=0)))
-        ends = np.array([[0, 0, 0, 1], [*(n - 1 for n in image.shape[:3]), 1]], dtype=np.float64)[:, :4].T
         try:
-            apart = np.abs((header.get_sform() - header.get_qform()) @ ends).max()
-        except ValueError:  # a quaternion that is none
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                one, other = header.get_sform(), header.get_qform()
+        except Exception:  # a quaternion that is none: the sform, which is used, stands
             return
-        if apart > max(tolerance, 0.01):
+        ends = np.array([[0, 0, 0, 1], [*(n - 1 for n in (*image.shape, 1, 1)[:3]), 1]], dtype=np.float64).T
+        apart = float(np.abs((one - other) @ ends).max())
+        if apart > max(0.05 * float(np.linalg.norm(one[:3, :3], axis=0).min()), 0.01):
             notes.append(f"sform and qform place voxels up to {apart:.2f} mm apart: sform used")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Cohort", "Reader"]
 
 T = TypeVar("T")
+Coordinates = Sequence[int] | NDArray[np.integer[Any]]
 
 
 class _Handles:
@@ -214,7 +215,7 @@ class Reader:
         return None if values is None else np.array(values, dtype=np.float64).reshape(4, 4)
 
     def read(
-        self, start: Sequence[int], size: Sequence[int], key: str = "image", channels: Sequence[int] | None = None
+        self, start: Coordinates, size: Coordinates, key: str = "image", channels: Sequence[int] | None = None
     ) -> NDArray[Any]:
         """A crop or window, as stored integers.
 

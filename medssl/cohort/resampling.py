@@ -113,8 +113,8 @@ def _start(count: int, new: int, ratio: float) -> float:
 
 def _coordinates(count: int, new: int, ratio: float) -> NDArray[np.float64]:
     """Where the new voxel centres lie, in voxels of the old axis."""
-    coordinates: NDArray[np.float64] = _start(count, new, ratio) + np.arange(new) * ratio
-    return np.clip(coordinates, 0.0, count - 1.0)
+    coordinates = _start(count, new, ratio) + np.arange(new, dtype=np.float64) * ratio
+    return np.asarray(np.clip(coordinates, 0.0, count - 1.0), dtype=np.float64)
 
 
 def _span(coordinates: NDArray[np.float64], box: slice, count: int) -> slice:

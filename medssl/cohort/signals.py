@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -110,7 +111,7 @@ class SignalPreparation(Preparation):
         notes: list[str] = []
         data, names, units, quality = self._select(recording, notes)
         data = self._within_length(data, recording, notes)
-        grids = [lattice(row[np.isfinite(row)]) if np.isfinite(row).any() else None for row in data]
+        grids = [_grid(row) for row in data]
         data = self._filled(data, names, recording, notes, quality)
         quality.update(_saturation(data))
         filtered = self._filtered(self._referenced(data, names, recording), _rate(recording), notes)
@@ -270,6 +271,12 @@ def _rate(recording: Recording) -> float:
     return recording.rate_hz
 
 
+def _grid(row: NDArray[Any]) -> tuple[float, float] | None:
+    """Step and level of the ADC, where the samples show it."""
+    good = row[np.isfinite(row)]
+    return lattice(good, levels=1 << 24) if good.size else None
+
+
 def _robust(data: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Median and standard deviation within the 0.5th to 99.5th percentile of each channel; 1 where it is constant.
 
@@ -317,7 +324,8 @@ def _quantise(
         if low == high:  # only the offset says anything
             stored[i], offset[i] = 0, low
             continue
-        base = grid[1] % grid[0] if grid is not None and step == grid[0] else 0.0
+        base = math.remainder(grid[1], grid[0]) if grid is not None and step == grid[0] else 0.0
+        base = 0.0 if step is not None and abs(base) < 0.05 * step else base  # rounding, not a phase of its own
         scale[i] = step if step is not None else max(abs(low), abs(high)) / LARGEST_CODE
         if max(abs(low - base), abs(high - base)) > LARGEST_CODE * scale[i]:
             # A large constant (an amplifier's offset) is taken out before the step is made any coarser.

@@ -103,8 +103,8 @@ def load_weights(
         absent = ", ".join(report.missing[:3])
         found = ", ".join((report.unexpected or report.skipped)[:3]) or "nothing"
         raise CheckpointError(
-            f"only {report} of {where} fit {type(encoder).__name__} (at least {minimum:.0%} must); choose the encoder and "
-            f"arguments the weights were made for. Not found, for example: {absent}; in the file, for example: {found}"
+            f"only {report} of {where} fit {type(encoder).__name__} (at least {minimum:.0%} must); choose the encoder "
+            f"and arguments the weights were made for. Not found, for example: {absent}; in the file, for example: {found}"
         )
     broken = [name for name, value in plan.filled.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:

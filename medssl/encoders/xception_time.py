@@ -29,11 +29,12 @@ class XceptionTime(TsaiEncoder):
         self.in_channels, self.dims = in_channels, 1
         self.out_dim, self.channels = 32 * width, (32 * width,)
         self.strides, self.divisor, self.minimum = ((1,),), (1,), (2,)
-        self.backbone = model.backbone
+        backbone = model.backbone
         if in_channels == width:
             # tsai takes the first shortcut for a mere norm here, though it must widen the signal, and fails in forward
             widen = tsai_model("layers", "ConvBlock")
-            self.backbone.shortcut[0] = widen(in_channels, 8 * width, 1, bias=False, norm="Batch", act=None)
+            backbone.shortcut[0] = widen(in_channels, 8 * width, 1, bias=False, norm="Batch", act=None)
+        self.backbone = backbone
 
     def layers(self) -> list[list[tuple[str, nn.Parameter]]]:
         """One group for every two modules and their shortcut."""

@@ -4,8 +4,8 @@
     …/per_case.parquet | predictions.parquet       what the model said about every test case
     …/summary.json, model/, …                      as every fine-tuning run leaves them
 
-A cell's ``key`` is the hash of everything its result depends on; a finished cell with the same key is not run again, and one
-with another key is refused rather than overwritten.
+A cell's ``key`` is the hash of everything its result depends on; a finished cell with the same key is not run again,
+and one with another key is refused rather than overwritten.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import time
@@ -105,8 +106,8 @@ def outcome_of(cell: Cell) -> Outcome | None:
         return None
     if known.finished and known.key != cell.key:
         raise ConfigError(
-            f"'{cell.folder}' was made with other settings, data or encoder weights; give another --out, or delete that "
-            "folder to run the cell again"
+            f"'{cell.folder}' was made with other settings, data or encoder weights; give another --out, or delete "
+            "that folder to run the cell again"
         )
     return known
 
@@ -175,9 +176,8 @@ def run_cells(
 
 def _by_processes(todo: Sequence[Cell], run_cell: RunCell, jobs: int) -> Iterator[tuple[Cell, Outcome]]:
     """One process a cell: a crash or a kill for memory costs that cell only, and memory goes back after each."""
-    context = multiprocessing.get_context(
-        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    )
+    methods = multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     waiting = list(todo)
     running: dict[BaseProcess, Cell] = {}

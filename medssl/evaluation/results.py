@@ -121,7 +121,8 @@ def _count_failures(rows: pd.DataFrame, pattern: pd.DataFrame) -> pd.DataFrame:
 
     exclusive = pattern[pattern["metric"] == "n"]
     rows = rows[rows["metric"] != "n"].copy()
-    truth = exclusive["class"].str.rpartition("/")[0]
+    classes = dict.fromkeys(pattern.loc[pattern["metric"] == "prevalence", "class"], 0)
+    truth = [_true_and_predicted(pair, classes)[0] for pair in exclusive["class"]]
     missed = exclusive.assign(**{"class": truth}).groupby(["patient", "class"], as_index=False)["value"].sum()
     missed = missed.assign(**{"class": missed["class"] + "/" + MISSED, "metric": "n", "n_items": missed["value"]})
     counts = pattern[pattern["metric"].isin(["tp", "fn"])]
@@ -130,7 +131,8 @@ def _count_failures(rows: pd.DataFrame, pattern: pd.DataFrame) -> pd.DataFrame:
         own = rows["metric"] == metric
         index = pd.MultiIndex.from_frame(rows.loc[own, ["patient", "class"]])
         rows.loc[own, "value"] = positives.reindex(index).to_numpy() if metric == "fn" else 0.0
-    return pd.concat([rows, missed[rows.columns]], ignore_index=True)
+    whole: pd.DataFrame = pd.concat([rows, missed[list(rows.columns)]], ignore_index=True)
+    return whole
 
 
 def _patients(predictions: pd.DataFrame) -> list[tuple[str, NDArray[np.intp]]]:

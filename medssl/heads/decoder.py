@@ -88,11 +88,11 @@ class Decoder(nn.Module):
         skips = [0] * len(added) + list(encoder.channels[:-1])
         if added:
             skips[0] = widths[0]
-        inputs = [*widths[1:], encoder.channels[-1]]
+        inputs = [*widths, encoder.channels[-1]][1:]
         self.levels = nn.ModuleList(
             _Up(dims, c_in, skip, out) for c_in, skip, out in zip(inputs, skips, widths, strict=True)
         )
-        # an encoder of a single full-resolution map has no level to add: its map is classified as it is
+        # a single full-resolution map needs no level: it is classified as it is
         outputs = widths or [encoder.channels[-1]]
         supervised = min(3, len(outputs)) if deep_supervision else 1
         self.outputs = nn.ModuleList(

@@ -121,18 +121,25 @@ class SegmentationHead(Head):
 
     @torch.inference_mode()
     def predict_volume(
-        self, image: Tensor, *, size: Sequence[int] | None = None, overlap: float | None = None, batch: int = 4
+        self,
+        image: Tensor,
+        *,
+        size: Sequence[int] | None = None,
+        overlap: float | None = None,
+        batch: int = 4,
+        fill: float | None = None,
     ) -> Tensor:
         """Class probabilities of a whole volume of any size, from Gaussian-weighted overlapping windows.
 
-        Volumes smaller than the window are padded with their own minimum and cropped back. The module should be in
-        evaluation mode.
+        Volumes smaller than the window are padded and cropped back. The module should be in evaluation mode.
 
         Args:
             image: (C, *spatial), network input.
             size: window; None takes the head's ``crop``.
             overlap: None takes the head's.
             batch: windows a forward pass.
+            fill: what stands outside a volume; should be what training crops were padded with. None takes the image's
+                minimum.
 
         Returns:
             (K, *spatial), float32; on the CPU where the result would be large.
@@ -155,7 +162,7 @@ class SegmentationHead(Head):
             overlap=self.overlap if overlap is None else overlap,
             mode="gaussian",
             padding_mode="constant",
-            cval=float(image.min()),
+            cval=float(image.min()) if fill is None else fill,
             sw_device=self.device,
             device=torch.device("cpu") if large else self.device,
         )

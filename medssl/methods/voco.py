@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from medssl.configurable import build, spec
 from medssl.encoders.base import Encoder, mean_pool
@@ -175,14 +175,14 @@ class VoCo(Method):
         ]
         rows = torch.cat([crops, bases.flatten(0, 1)])
         if self.encoder_size is not None:
-            rows = F.interpolate(rows, size=self.encoder_size, mode="trilinear", align_corners=True)
+            rows = functional.interpolate(rows, size=self.encoder_size, mode="trilinear", align_corners=True)
         span = (batch["input_range"][:, 1] - batch["input_range"][:, 0]).float()
         spans = torch.cat([span.repeat_interleave(self.crops), span.repeat_interleave(self.n_bases)])
         labels = voco.overlap_labels(starts, self.crop, self.grid)
         return _Crops(self._augment(rows, spans), labels * filled[0].unsqueeze(-1), filled[0], filled[1])
 
     def _augment(self, rows: Tensor, spans: Tensor) -> Tensor:
-        """Flips, quarter turns and intensity shifts, each row for itself. Positions keep their labels (as published)."""
+        """Flips, quarter turns and shifts, each row for itself. Flipped crops keep their labels, as published."""
         n, g = len(rows), self.generator
         square = rows.shape[-1] == rows.shape[-2]
         rows = apply_dihedral(rows, **draw_dihedral(n, g, flip=(self.flip,) * 3, turn=self.turn, square=square))

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from medssl.errors import ConfigError
 from medssl.objectives.base import LossOutput, Objective, Weights, full_precision, promoted
@@ -84,7 +84,7 @@ def info_nce_anchors(
     if views.ndim != 3 or views.shape[0] < 2:
         raise ValueError(f"needs at least 2 views, as (K, N, D); got {tuple(views.shape)}")
     with full_precision(views.device):
-        anchors = F.normalize(promoted(views), dim=-1, eps=EPS)
+        anchors = functional.normalize(promoted(views), dim=-1, eps=EPS)
         keys, offset, world = gather_views(anchors)
         if keys.shape[1] < 2:
             raise ValueError("needs at least 2 samples: with one there is nothing to contrast with")
@@ -127,7 +127,7 @@ def _terms(similarity: Tensor, own: Tensor, same_group: Tensor, same_label: Tens
 
 def _positives(similarity: Tensor, own: Tensor, same_label: Tensor | None) -> Tensor:
     """(K, N, K): mean similarity of anchor (a, i) to its positives of the pair of views (a, b)."""
-    k, n = similarity.shape[:2]
+    n = similarity.shape[1]
     mine = torch.where(own.view(1, n, 1, -1), similarity, 0.0).sum(-1)
     if same_label is None:
         return mine

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 __all__ = [
     "base_starts",
@@ -80,7 +80,7 @@ def position_similarity(x: Tensor, q: Tensor) -> Tensor:
     Returns:
         (..., sw, n) in [0, 1]; zero vectors give 0.
     """
-    cosine = F.normalize(x, dim=-1, eps=NORM_EPS) @ F.normalize(q, dim=-1, eps=NORM_EPS).mT
+    cosine = functional.normalize(x, dim=-1, eps=NORM_EPS) @ functional.normalize(q, dim=-1, eps=NORM_EPS).mT
     return cosine.clamp(0, 1)
 
 
@@ -145,7 +145,7 @@ def regularisation(
     Returns:
         (...,) in [0, 1].
     """
-    unit = F.normalize(q, dim=-1, eps=NORM_EPS)
+    unit = functional.normalize(q, dim=-1, eps=NORM_EPS)
     cosine = unit @ (unit.detach() if detach_later else unit).mT
     pairs = torch.ones(q.shape[-2:-1] * 2, dtype=torch.bool, device=q.device).triu(1)
     if valid is not None:

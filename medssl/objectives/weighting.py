@@ -26,6 +26,6 @@ class PairWeighting(nn.Module, Configurable, ABC):
             index: (N,) int64 stable dataset rows.
 
         Returns:
-            (N,) weights ≥ 0, without gradient. The loss is ``(1/N) Σ wᵢ Lᵢ``: divided by the number of pairs, not by the
-            weights, so that doubt lowers the step.
+            (N,) weights ≥ 0, without gradient. The loss is ``(1/N) Σ wᵢ Lᵢ``: divided by the number of pairs, not by
+            the weights, so that doubt lowers the step.
         """

@@ -44,7 +44,8 @@ def centred_start(
     low, high = _bounds(shape, size)
     quarter = np.asarray(size) // 4
     jitter = rng.integers(-quarter, quarter + 1)
-    return np.clip(np.asarray(centre) - np.asarray(size) // 2 + jitter, low, high)
+    start: Start = np.clip(np.asarray(centre) - np.asarray(size) // 2 + jitter, low, high)
+    return start
 
 
 def nearby_start(
@@ -63,7 +64,8 @@ def nearby_start(
     parts = rng.dirichlet(np.ones(len(extent))) * budget
     # floor, less a hair for rounding: the promise is "at least"
     shift = np.floor((1 - np.exp(-parts)) * extent - 1e-9).clip(0).astype(np.int64) * rng.choice((-1, 1), len(extent))
-    return np.clip(anchor + shift, low, high)
+    start: Start = np.clip(anchor + shift, low, high)
+    return start
 
 
 def window_start(
@@ -88,7 +90,7 @@ def window_start(
 
 
 def foreground_box(reader: Reader) -> tuple[Start, Start]:
-    """First and past-the-last voxel of the body, from its sampled coordinates; the whole recording if there are none."""
+    """First and past-the-last voxel of the body, from its sampled coordinates; of the recording if there are none."""
     points = reader.foreground()
     if len(points) == 0:
         return np.zeros(len(reader.shape), np.int64), np.asarray(reader.shape, np.int64)

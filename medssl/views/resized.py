@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from medssl.cohort import Reader
@@ -47,9 +47,9 @@ def read_resized(
         part = reader.read([start[0] + first, *start[1:]], [count, *extent[1:]])
         kind = part.dtype
         tensor = torch.from_numpy(np.ascontiguousarray(part)).float()
-        planes.append(F.interpolate(tensor, size=tuple(size[1:]), mode="bilinear", align_corners=True))
+        planes.append(functional.interpolate(tensor, size=tuple(size[1:]), mode="bilinear", align_corners=True))
     assert kind is not None
     box = torch.cat(planes, dim=1)[None]
-    resized = F.interpolate(box, size=tuple(size), mode="trilinear", align_corners=True)[0].round_()
+    resized = functional.interpolate(box, size=tuple(size), mode="trilinear", align_corners=True)[0].round_()
     limits = np.iinfo(kind)
     return resized.clamp_(limits.min, limits.max).numpy().astype(kind)

@@ -126,7 +126,7 @@ def _draw_order(n: int, length: int, settings: SignalAugmentation, g: torch.Gene
 
 
 def _draw_values(n: int, c: int, settings: SignalAugmentation, g: torch.Generator) -> Parameters:
-    """``factor``, ``wander``, ``kept`` (N, C); ``wander_cycles``, ``wander_phase``, ``jitter_sd`` (N,); ``noise_seed``."""
+    """``factor``, ``wander``, ``kept`` (N, C); all else (N,), but the scalar ``noise_seed``."""
 
     def normal(shape: tuple[int, ...], sd: float) -> Tensor:
         return 1 + sd * torch.randn(shape, generator=g, device=g.device)
@@ -165,7 +165,8 @@ def _band_stop(x: Tensor, band: Tensor) -> Tensor:
     spectrum = torch.fft.rfft(x)
     frequency = torch.linspace(0, 1, spectrum.shape[-1], device=x.device)
     kept = (frequency < band[:, :1]) | (frequency > band[:, 1:])
-    return torch.fft.irfft(spectrum * kept.unsqueeze(1), n=x.shape[-1])
+    filtered: Tensor = torch.fft.irfft(spectrum * kept.unsqueeze(1), n=x.shape[-1])
+    return filtered
 
 
 def _wander(x: Tensor, rows: Tensor, p: Parameters) -> Tensor:

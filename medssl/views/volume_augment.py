@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from medssl.views.dihedral import apply_dihedral, draw_dihedral
 from medssl.views.resolution import apply_along, blur_matrix, coarse_matrix
@@ -112,9 +112,9 @@ def apply_spatial(x: Tensor, parameters: Parameters, *, nearest: bool = False) -
 
     def sample(rows: Tensor, places: Tensor) -> Tensor:
         theta = _theta(rotation[places], scale[places], x.shape[2:])
-        grid = F.affine_grid(theta, list(rows.shape), align_corners=False)
+        grid = functional.affine_grid(theta, list(rows.shape), align_corners=False)
         mode = "nearest" if nearest else "bilinear"
-        moved_rows = F.grid_sample(rows.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+        moved_rows = functional.grid_sample(rows.float(), grid, mode=mode, padding_mode="border", align_corners=False)
         return moved_rows.to(x.dtype)
 
     return on_rows(x, moved, sample)
@@ -140,7 +140,7 @@ def _theta(rotation: Tensor, scale: Tensor, size: torch.Size) -> Tensor:
     matrix = _rotation(rotation) / scale.view(-1, 1, 1)
     half = torch.tensor(list(size), dtype=matrix.dtype, device=matrix.device) / 2
     normalised = matrix * half / half.unsqueeze(1)  # angles stay angles in crops that are no cubes
-    return F.pad(normalised.flip(1, 2), (0, 1))
+    return functional.pad(normalised.flip(1, 2), (0, 1))
 
 
 def _rotation(angles: Tensor) -> Tensor:

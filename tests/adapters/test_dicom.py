@@ -241,7 +241,9 @@ def test_what_belongs_apart_is_kept_apart(write_slice: Write, tmp_path: Path) ->
     assert not rejected and len(recordings) == 5
     assert {one.data.shape[0] for one in recordings} == {3}
     assert sorted(one.ids.patient for one in recordings) == ["P1"] * 4 + ["P2"]
-    assert {one.ids.recording for one in recordings if one.ids.patient == "P1"} == {f"{SERIES}-{i}" for i in (1, 2, 3, 4)}
+    assert {one.ids.recording for one in recordings if one.ids.patient == "P1"} == {
+        f"{SERIES}-{i}" for i in (1, 2, 3, 4)
+    }
 
 
 def test_without_uids_the_folder_is_the_series(write_slice: Write, tmp_path: Path) -> None:
@@ -289,6 +291,21 @@ def test_a_missing_path_is_an_error(tmp_path: Path) -> None:
         read_dicom(tmp_path)
 
 
+def test_damaged_bytes_are_read_or_refused(write_slice: Write, tmp_path: Path) -> None:
+    good = write_slice("x", 0.0).read_bytes()
+    rng = np.random.default_rng(0)
+    outcomes = []
+    for _ in range(150):
+        content = bytearray(good)
+        for at in rng.integers(132, len(good), 4):
+            content[at] = rng.integers(256)
+        (tmp_path / "x").write_bytes(content)
+        recordings, rejected = read_dicom(tmp_path)
+        assert len(recordings) + len(rejected) == 1
+        outcomes.append(bool(recordings))
+    assert any(outcomes) and not all(outcomes)
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_zoo_pixels(name: str) -> None:
     """Stored values of every file have the hash that other decoders got."""
@@ -323,7 +340,12 @@ def test_lossy_syntaxes_agree_in_hounsfield_units(shared_data: Path) -> None:
     folder = shared_data / "dicom_zoo" / "syntaxes" / "ct_one_slice"
     truth = read_dicom(next(folder.glob("*LittleEndianImplicit*"))).recordings[0].data.astype(float)
     # mean differences; at 8 bits one step is 32 HU, and padding is clipped
-    for pattern, tolerance in (("*JPEG2000Transfer*", 3), ("*JPEGLSLossy*", 3), ("*Process2_4*", 5), ("*Process1T*", 32)):
+    for pattern, tolerance in (
+        ("*JPEG2000Transfer*", 3),
+        ("*JPEGLSLossy*", 3),
+        ("*Process2_4*", 5),
+        ("*Process1T*", 32),
+    ):
         (one,), rejected = read_dicom(next(folder.glob(pattern)))
         assert not rejected and any("lossily" in note for note in one.notes)
         assert np.abs(one.data - truth).mean() < tolerance, pattern

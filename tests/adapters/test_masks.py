@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from medssl.adapters.masks import read_mask, resample_labels_to, write_mask
 from medssl.adapters.recording import Recording
@@ -160,6 +162,34 @@ def test_dicom_seg_round_trip(shared_data: Path, tmp_path: Path, name: str) -> N
     np.testing.assert_allclose(back.affine, like.affine, atol=1e-3)
     assert back.labels["segments"] == ["1: head", "2: body", "3: tail"]
     assert back.ids.patient == like.ids.patient and back.ids.session == like.ids.session
+
+
+def test_a_dicom_seg_without_its_empty_slices_comes_back_whole(shared_data: Path, tmp_path: Path) -> None:
+    like = read_volume(shared_data / "dicom_zoo" / "series" / "mr_hippocampus_crop_derived").recordings[0]
+    labels = np.zeros(like.data.shape, np.uint8)
+    labels[12:15, 10:20, 5:9], labels[18, 30:33, 5:9] = 1, 2
+    write_mask(tmp_path / "mask.dcm", labels, like)
+    back = read_mask(tmp_path / "mask.dcm")
+    assert back.data.shape[0] == 7 and back.notes == ("3 slices without any frame read as empty",)
+    assert back.affine is not None
+    np.testing.assert_array_equal(resample_labels_to(back.data, back.affine, like), labels)
+
+
+def test_overlapping_segments_become_channels(shared_data: Path, tmp_path: Path) -> None:
+    """Two copies of the liver under two segment numbers."""
+    source = dcmread(shared_data / "dicom_zoo" / "multiframe" / "seg_liver_1bit" / "liver.dcm")
+    groups = source.PerFrameFunctionalGroupsSequence
+    twice = [groups[0], groups[1], deepcopy(groups[0])]
+    twice[2].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 2
+    source.PerFrameFunctionalGroupsSequence = twice
+    frame = len(source.PixelData) // 3
+    source.PixelData = source.PixelData[: 2 * frame] + source.PixelData[:frame]
+    source.save_as(tmp_path / "two.dcm")
+    (two,), rejected = read_volume(tmp_path / "two.dcm")
+    assert not rejected and two.axes == "czyx" and two.channels == ("segment 1", "segment 2")
+    np.testing.assert_array_equal(two.data[0, 0], two.data[1, 0])
+    with pytest.raises(UnreadableRecording, match="one label a voxel"):
+        read_mask(tmp_path / "two.dcm")
 
 
 def test_dicom_seg_needs_a_source_it_can_name(shared_data: Path, tmp_path: Path) -> None:

@@ -355,7 +355,7 @@ def test_european_tables_and_compressed_text(tmp_path: Path) -> None:
         ("a.xml", b"<note/>", "XML of kind 'note'"),
         ("a.xml", b'<!DOCTYPE x [<!ENTITY a "b">]><RestingECG/>', "declares entities"),
         ("a.xml", b"<RestingECG/>", "holds no waveforms"),
-        ("a.dcm", b"nothing", "not a readable DICOM"),
+        ("a.dcm", b"nothing", "not a readable DICOM waveform"),
         ("a.npy", b"\x93NUMPY broken", "not a readable .npy"),
         ("a.mat", b"MATLAB broken", "not a readable .mat"),
         ("a.fif", b"broken" * 30, "MNE cannot read it"),

@@ -132,6 +132,22 @@ def test_dicom_fiducials_are_events(zoo: Path) -> None:
     assert 0.438 in [event.onset_s for event in rhythm.events if event.value == "P Offset"]
 
 
+def test_dicom_padding_samples_become_missing(zoo: Path, tmp_path: Path) -> None:
+    import pydicom
+
+    dataset = pydicom.dcmread(zoo / "dicom/waveform_ecg_scrubbed.dcm")
+    group = dataset.WaveformSequence[0]
+    group.add_new("WaveformPaddingValue", "OW", group.WaveformData[:2])  # the very first sample of lead I
+    dataset.save_as(tmp_path / "padded.dcm")
+    padded = read_signal(tmp_path / "padded.dcm").recordings[0]
+    assert np.isnan(padded.data[0, 0])
+    assert f"{int(np.isnan(padded.data).sum())} padding samples read as NaN" in padded.notes
+    plain = read_signal(zoo / "dicom/waveform_ecg_scrubbed.dcm").recordings[0]
+    kept = ~np.isnan(padded.data)
+    np.testing.assert_array_equal(padded.data[kept], plain.data[kept])
+    assert (plain.data[~kept] == plain.data[0, 0]).all()
+
+
 def test_events_of_edf_keep_utf8_text_and_times(zoo: Path) -> None:
     events = read_signal(zoo / "edf/test_utf8_annotations.edf").recordings[0].events
     assert [event.value for event in events] == ["RECORD START", "仰卧"]

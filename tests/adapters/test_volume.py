@@ -147,6 +147,29 @@ def test_disagreeing_sform_and_qform_are_said(tmp_path: Path) -> None:
     assert "sform and qform" in volume.notes[0]
 
 
+def test_a_plane_is_one_slice(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.arange(6, dtype=np.uint8).reshape(2, 3), AFFINE)
+    image.set_qform(AFFINE, 1)
+    nib.save(image, tmp_path / "plane.nii")
+    volume = one(tmp_path / "plane.nii")
+    assert volume.data.shape == (1, 3, 2) and volume.notes == ("a 2-D image read as one slice",)
+
+
+def test_damaged_bytes_are_read_or_refused(tmp_path: Path) -> None:
+    good = save(tmp_path / "good.nii", np.arange(8, dtype=np.int16).reshape(2, 2, 2)).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        content = bytearray(good)
+        content[rng.integers(352)] = rng.integers(256)
+        (tmp_path / "bad.nii").write_bytes(content)
+        try:
+            read_volume(tmp_path / "bad.nii")
+        except UnreadableRecording:
+            refused += 1
+    assert 0 < refused < 200
+
+
 def test_rgb_becomes_three_channels(tmp_path: Path) -> None:
     data = np.zeros((2, 3, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     data["G"][1, 2, 3] = 200

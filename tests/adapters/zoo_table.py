@@ -211,7 +211,9 @@ def nifti_row(zoo: str, name: str, entry: dict[str, Any], data: Path = DATA) -> 
     try:
         one = read_volume(data / zoo / name).recordings[0]
     except UnreadableRecording as error:
-        return Row(name, "an error" if "error" in entry else str(entry["shape"]), f"refused: {error.reason}", "error" in entry)
+        return Row(
+            name, "an error" if "error" in entry else str(entry["shape"]), f"refused: {error.reason}", "error" in entry
+        )
     if "error" in entry:
         return Row(name, "an error", f"read as {one.data.shape}", False)
     # MINC lies slowest axis first on disk, as recordings do

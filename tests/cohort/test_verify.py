@@ -40,7 +40,7 @@ def test_a_damaged_recording_is_named(make: Make, volumes: Path, part: str, harm
         shard.write_bytes(content[: len(content) // 2])
     else:
         (array / "zarr.json").unlink()
-    with pytest.raises(CohortError, match="1 of 6 recordings .* damaged: bert-one"):
+    with pytest.raises(CohortError, match=r"1 of 6 recordings .* damaged: bert-one"):
         cohort_verify(cohort.path)
 
 
@@ -48,7 +48,7 @@ def test_another_recordings_array_is_noticed(make: Make, volumes: Path) -> None:
     cohort = make(volumes)
     arrays = cohort.path / "arrays"
     shard_of(arrays / "anna-one" / "image").write_bytes(shard_of(arrays / "anna-two" / "image").read_bytes())
-    with pytest.raises(CohortError, match="anna-one .image differs"):
+    with pytest.raises(CohortError, match=r"anna-one .image differs"):
         cohort_verify(cohort.path)
 
 
@@ -63,7 +63,7 @@ def test_a_manifest_that_lost_rows_or_changed_is_noticed(make: Make, volumes: Pa
         cohort_verify(cohort.path)
     patients = table.column("patient").to_pylist()
     pq.write_table(table.set_column(1, "patient", [[*patients[:5], "anna"]]), file)
-    with pytest.raises(CohortError, match="manifest .* fingerprint"):
+    with pytest.raises(CohortError, match=r"manifest .* fingerprint"):
         cohort_verify(cohort.path)
 
 

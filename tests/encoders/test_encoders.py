@@ -151,5 +151,5 @@ def test_an_export_with_damaged_weights_is_refused(tmp_path: Path) -> None:
     save_encoder(encoder, tmp_path, InputSpec("signal", ("a",) * 3, (40,)), {})
     weights = tmp_path / "encoder.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
-    with pytest.raises(CheckpointError, match="do not fit|damaged"):
+    with pytest.raises(CheckpointError, match="do not fit"):
         load_encoder(tmp_path)

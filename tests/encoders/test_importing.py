@@ -51,7 +51,9 @@ LAYOUTS: dict[str, Callable[[State, State], dict[str, Any]]] = {
     "network_weights": lambda s, _: {"network_weights": s},
     "voco_v1_student_and_teacher": lambda s, t: {
         "epoch": 3,
-        "state_dict": prefixed(s, "student.") | {"student.proj_head.0.weight": torch.randn(2)} | prefixed(t, "teacher."),
+        "state_dict": prefixed(s, "student.")
+        | {"student.proj_head.0.weight": torch.randn(2)}
+        | prefixed(t, "teacher."),
     },
     "voco_v2_training_under_ddp": lambda s, t: {
         "state_dict": prefixed(s, "module.backbone.") | {"module.student.layer1.0.weight": torch.randn(2)},
@@ -103,9 +105,7 @@ def test_four_input_channels_answer_a_replicated_image_like_one_channel(make: Ca
     assert all(how == "input channels 1 → 4" for _, how in report.adapted) and report.adapted
     x = torch.randn(1, 1, 32, 32, 64)
     with torch.no_grad():
-        torch.testing.assert_close(
-            target(x.repeat(1, 4, 1, 1, 1)).pooled, source(x).pooled, rtol=2e-3, atol=2e-3
-        )
+        torch.testing.assert_close(target(x.repeat(1, 4, 1, 1, 1)).pooled, source(x).pooled, rtol=2e-3, atol=2e-3)
 
 
 def test_input_channels_can_shrink_too() -> None:
@@ -152,9 +152,7 @@ def test_a_shape_that_cannot_be_adapted_is_reported() -> None:
     source = resenc().state_dict()
     source["stages.1.blocks.0.conv2.conv.weight"] = torch.zeros(9, 9, 3, 3, 3)
     report = load_weights(resenc(), source)
-    assert report.mismatched == (
-        ("stages.1.blocks.0.conv2.conv.weight", "(9, 9, 3, 3, 3) instead of (8, 8, 3, 3, 3)"),
-    )
+    assert report.mismatched == (("stages.1.blocks.0.conv2.conv.weight", "(9, 9, 3, 3, 3) instead of (8, 8, 3, 3, 3)"),)
     assert report.missing == ("stages.1.blocks.0.conv2.conv.weight",)
 
 

@@ -19,15 +19,12 @@ from medssl.errors import ConfigError
 
 def test_ts2vec_sees_4094_steps_to_either_side_and_no_further() -> None:
     torch.manual_seed(0)
-    encoder = TS2Vec(1, 2, out_dim=2).double().eval()  # float64, or the faint influence of the outermost step is lost
-    x = torch.randn(1, 1, 4200, dtype=torch.float64)
-    changed = x.clone()
-    changed[0, 0, 0] += 100.0
-    with torch.no_grad():
-        moved = (encoder(x).maps[0] != encoder(changed).maps[0]).any(1)[0]
-    assert moved[:4095].any()
-    assert not moved[4095:].any()
-    assert moved[4094]
+    encoder = TS2Vec(1, 2, out_dim=2).double().eval()
+    x = torch.randn(1, 1, 8300, dtype=torch.float64, requires_grad=True)
+    encoder(x).maps[0][0, :, 4150].sum().backward()
+    assert x.grad is not None
+    seen = x.grad[0, 0].nonzero()[:, 0]
+    assert (int(seen.min()), int(seen.max())) == (4150 - 4094, 4150 + 4094)
 
 
 def test_ts2vec_ignores_the_value_of_a_step_with_a_gap() -> None:
@@ -59,7 +56,7 @@ def test_resnet1d_takes_any_length() -> None:
         assert encoder(torch.randn(2, 2, length)).maps[0].shape[-1] == -(-length // 8)
 
 
-@pytest.mark.parametrize(("length", "tokens"), [(37, 10), (500, 512), (512, 512), (513, 257), (1000, 500)])
+@pytest.mark.parametrize(("length", "tokens"), [(37, 10), (500, 500), (512, 512), (513, 257), (1000, 500)])
 def test_tst_shortens_long_inputs_without_empty_tokens(length: int, tokens: int) -> None:
     limit = 10 if length == 37 else 512
     encoder = TST(1, length, width=8, depth=1, heads=2, max_tokens=limit)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
-from medssl.methods.teacher import ema_update
 from medssl.methods.projectors import ProjectionHead
+from medssl.methods.teacher import ema_update
 from medssl.objectives import voco
 from medssl.optim import lr_factor
 from medssl.views.crops import cut_bases, cut_crops
@@ -48,7 +48,7 @@ def test_position_labels(vectors: Mapping[str, np.ndarray], version: str, crop: 
     starts = tensor(vectors, f"poslab_{version}_centers") - crop // 2
     flat = voco.overlap_labels(starts.double(), (crop, crop), (grid, grid))
     close(flat, vectors[f"poslab_{version}_labels"], EXACT)
-    deep = voco.overlap_labels(F.pad(starts, (0, 1)).double(), (crop, crop, crop), (grid, grid, 1))
+    deep = voco.overlap_labels(functional.pad(starts, (0, 1)).double(), (crop, crop, crop), (grid, grid, 1))
     close(deep, vectors[f"poslab_{version}_labels"], EXACT)
 
 

@@ -1,0 +1,95 @@
+"""Does a cohort look like what an encoder was trained on? Channels are matched by name; the rest must agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from medssl.cohort import CohortInfo
+from medssl.encoders.base import InputSpec
+from medssl.errors import ConfigError
+
+__all__ = ["Matched", "match_input"]
+
+RATE_TOLERANCE = 0.01
+SPACING_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Matched:
+    """How a cohort is fed to an encoder.
+
+    Attributes:
+        channels: indices into the cohort's channels, in the encoder's order; None takes all as they stand.
+        names: of the channels that the model sees.
+        notes: what was adapted, one sentence each.
+    """
+
+    channels: tuple[int, ...] | None
+    names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def match_input(inputs: InputSpec | None, info: CohortInfo, *, allow_mismatch: bool = False) -> Matched:
+    """Compare a cohort with what an encoder was trained on.
+
+    Args:
+        inputs: of the encoder; None for one that is trained from scratch, which takes the cohort as it is.
+        info: of the cohort.
+        allow_mismatch: go on with another voxel size or rate (noted).
+
+    Raises:
+        ConfigError: another kind of data, missing channels, another voxel size or rate; the message says what to do.
+    """
+    if inputs is None:
+        return Matched(None, info.channels)
+    if inputs.kind != info.kind:
+        raise ConfigError(f"the encoder was trained on {inputs.kind}s but the cohort holds {info.kind}s")
+    notes = _physical(inputs, info, allow_mismatch)
+    if inputs.channels == info.channels:
+        return Matched(None, info.channels, notes)
+    if len(inputs.channels) == len(info.channels) == 1 and info.kind == "volume":
+        renamed = f"channel '{info.channels[0]}' of the cohort is taken for '{inputs.channels[0]}' of the encoder"
+        return Matched(None, info.channels, (*notes, renamed))
+    places = {name.casefold(): i for i, name in enumerate(info.channels)}
+    missing = [name for name in inputs.channels if name.casefold() not in places]
+    if missing:
+        share = "none" if len(missing) == len(inputs.channels) else "not all"
+        raise ConfigError(
+            f"the cohort has {share} of the encoder's channels: it lacks {', '.join(missing)} (it has "
+            f"{', '.join(info.channels)}); prepare it with channels {', '.join(inputs.channels)}"
+        )
+    chosen = tuple(places[name.casefold()] for name in inputs.channels)
+    taken = ", ".join(f"{info.channels[i]} → {name}" for i, name in zip(chosen, inputs.channels, strict=True))
+    return Matched(chosen, inputs.channels, (*notes, f"channels taken by name: {taken}"))
+
+
+def _physical(inputs: InputSpec, info: CohortInfo, allow: bool) -> tuple[str, ...]:
+    problems = []
+    if inputs.rate_hz and info.rate_hz and abs(info.rate_hz / inputs.rate_hz - 1) > RATE_TOLERANCE:
+        problems.append(("rate_hz", f"{inputs.rate_hz:g} Hz", f"{info.rate_hz:g} Hz", inputs.rate_hz))
+    if inputs.spacing_mm and info.spacing_mm:
+        ratios = [b / a for a, b in zip(inputs.spacing_mm, info.spacing_mm, strict=True)]
+        if any(abs(r - 1) > SPACING_TOLERANCE for r in ratios):
+            want = list(inputs.spacing_mm)
+            problems.append(("spacing_mm", _mm(inputs.spacing_mm), _mm(info.spacing_mm), want))
+    if problems and not allow:
+        setting, theirs, ours, value = problems[0]
+        raise ConfigError(
+            f"the encoder was trained at {theirs} but the cohort has {ours}; prepare the cohort with {setting} {value}, "
+            "or allow it with --settings.allow_mismatch true"
+        )
+    return tuple(f"trained at {theirs}, used at {ours} (allowed)" for _, theirs, ours, _ in problems)
+
+
+def _mm(spacing: tuple[float, ...]) -> str:
+    return " × ".join(f"{s:g}" for s in spacing) + " mm"
+
+
+def describe(inputs: InputSpec) -> dict[str, Any]:
+    """Plain data of an input specification."""
+    return {
+        "kind": inputs.kind, "channels": list(inputs.channels), "size": list(inputs.size),
+        "spacing_mm": None if inputs.spacing_mm is None else list(inputs.spacing_mm), "rate_hz": inputs.rate_hz,
+        "preparation": dict(inputs.preparation),
+    }  # fmt: skip

@@ -1,0 +1,130 @@
+"""From a target and a cohort to a head: architecture, window, class weights and augmentation, when not given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.cohort import CohortInfo
+from medssl.encoders.base import Encoder
+from medssl.errors import ConfigError
+from medssl.heads.base import Head
+from medssl.heads.classification import ClassificationHead
+from medssl.heads.regression import RegressionHead
+from medssl.heads.segmentation import SegmentationHead
+from medssl.optim import Optim
+from medssl.training.fitting import is_cpu
+from medssl.training.settings import FinetuneSettings
+from medssl.training.targets import Target
+from medssl.views.base import Views
+
+__all__ = ["choose_size", "default_encoder", "make_head"]
+
+EVENT_WINDOW_S = 5.0
+LABEL_WINDOW_S = 10.0
+LARGEST_CROP = {"cpu": 64, "gpu": 128}
+SMALL_VOLUME = 64
+_OPTIM = Optim(lr=1e-3, weight_decay=0.01)
+
+
+def default_encoder(info: CohortInfo, channels: int, target: Target) -> Encoder:
+    """Trained from scratch when nothing else is asked for: ResEnc for volumes, ResNet1d for signals."""
+    if info.kind == "signal":
+        from medssl.encoders.resnet1d import ResNet1d
+
+        return ResNet1d(in_channels=channels)
+    from medssl.encoders.resenc import ResEnc
+
+    small = max(typical_shape(target)) <= SMALL_VOLUME
+    return ResEnc(in_channels=channels, size="tiny" if small else "small")
+
+
+def typical_shape(target: Target) -> tuple[int, ...]:
+    """Median extent of the labelled recordings, an axis each."""
+    shapes = np.array([list(target.cohort.manifest["shape"].iloc[row]) for row in np.unique(target.rows)])
+    return tuple(int(n) for n in np.median(shapes, axis=0))
+
+
+def choose_size(encoder: Encoder, target: Target, settings: FinetuneSettings) -> tuple[int, ...]:
+    """Crop or window: as asked, else what fits the cohort, the encoder and the device.
+
+    The rule does not look at what an encoder was pre-trained with, so that all arms of a study see the same.
+    """
+    info = target.cohort.info
+    if settings.size is not None:
+        return tuple(settings.size)
+    shape = typical_shape(target)
+    if info.kind == "signal":
+        if info.rate_hz is None:
+            raise ConfigError("the signals of the cohort have different rates; prepare them with one rate_hz")
+        default = EVENT_WINDOW_S if target.source == "event" else LABEL_WINDOW_S
+        wanted: Sequence[float] = [min((settings.window_s or default) * info.rate_hz, shape[0])]
+    else:
+        most = LARGEST_CROP["cpu" if is_cpu(settings.accelerator) else "gpu"]
+        wanted = [min(n, most) for n in shape]
+    return tuple(
+        max(math.ceil(math.ceil(w) / d), math.ceil(m / d)) * d
+        for w, d, m in zip(wanted, encoder.divisor, encoder.minimum, strict=True)
+    )
+
+
+def make_head(
+    encoder: Encoder,
+    target: Target,
+    train_items: NDArray[np.int64],
+    *,
+    size: tuple[int, ...],
+    settings: FinetuneSettings,
+    pretrained: bool,
+) -> Head:
+    """The head for a target. A fresh encoder learns at the full rate from the first step on."""
+    optim = settings.optim or _OPTIM
+    rate = 0.0 if settings.freeze else settings.encoder_lr
+    encoder_lr, decay, frozen = (rate, settings.layer_decay, settings.frozen_steps) if pretrained else (1.0, 1.0, 0)
+    augmentation = augmentation_for(target, size) if settings.augment else None
+    if target.task == "segmentation":
+        return SegmentationHead(
+            encoder, target.classes, crop=size, overlap=settings.overlap, optim=optim, encoder_lr=encoder_lr,
+            layer_decay=decay, frozen_steps=frozen, augmentation=augmentation,
+        )  # fmt: skip
+    if target.task == "classification":
+        weights = None if settings.class_balance else class_weights(target, train_items)
+        return ClassificationHead(
+            encoder, target.classes, multilabel=target.multilabel, class_weights=weights, dropout=settings.dropout,
+            centre=target.source == "event", optim=optim, encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen,
+            augmentation=augmentation,
+        )  # fmt: skip
+    y = target.y[train_items].astype(np.float64)
+    return RegressionHead(
+        encoder, float(y.mean()), std=float(y.std()) or 1.0, dropout=settings.dropout, optim=optim,
+        encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen, augmentation=augmentation,
+    )  # fmt: skip
+
+
+def class_weights(target: Target, items: NDArray[np.int64]) -> tuple[float, ...]:
+    """Inverse frequency among the training items, mean 1; a class that does not occur weighs 0 (1 if multilabel).
+
+    With several labels at once: negatives over positives of each class, at most 100.
+    """
+    y = target.y[items]
+    if target.multilabel:
+        positive = y.sum(0)
+        ratio = np.clip((len(y) - positive) / np.maximum(positive, 1), 0.01, 100.0)
+        return tuple(float(r) if n else 1.0 for r, n in zip(ratio, positive, strict=True))
+    counts = np.bincount(y, minlength=len(target.classes)).astype(np.float64)
+    inverse = np.where(counts > 0, 1 / np.maximum(counts, 1), 0.0)
+    return tuple(float(w) for w in inverse * np.count_nonzero(counts) / inverse.sum())
+
+
+def augmentation_for(target: Target, size: tuple[int, ...]) -> Views:
+    """Gentle random changes that keep the label true."""
+    if target.cohort.info.kind == "volume":
+        from medssl.views.volume import VolumeViews
+
+        return VolumeViews(size=size, count=1)
+    from medssl.views.signal import SignalViews
+
+    return SignalViews(size=size, count=1)

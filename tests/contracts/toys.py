@@ -1,0 +1,182 @@
+"""In-memory recordings with the reader's interface, and one small configuration of every method.
+
+A new method supplies an entry in ``METHODS`` (and a new view family or objective one in ``VIEWS`` or ``OBJECTIVES``)
+and gets every contract test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from medssl.cohort import CohortInfo
+from medssl.encoders.resenc import ResEnc
+from medssl.encoders.resnet1d import ResNet1d
+from medssl.methods.base import Method
+from medssl.methods.contrastive import Contrastive
+from medssl.methods.voco import VoCo
+from medssl.objectives.base import Objective
+from medssl.objectives.contrastive import InfoNCE
+from medssl.optim import Optim
+from medssl.views.base import Views
+from medssl.views.signal import SignalViews
+from medssl.views.volume import VolumeViews
+
+
+@dataclass
+class ToyReader:
+    """One recording in memory, read like one of a cohort."""
+
+    data: NDArray[np.int16]
+    row: int = 0
+    patient: str = "P0"
+    fill: int = 0
+    spacing_mm: tuple[float, ...] | None = None
+    rate_hz: float | None = None
+    points: NDArray[np.int64] | None = None
+    input_range: tuple[float, float] = (0.0, 1.0)
+    reads: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+
+    @property
+    def recording(self) -> str:
+        return f"R{self.row}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape[1:]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"fill": self.fill, "patient": self.patient, "recording": self.recording}
+
+    def read(self, start: Sequence[int], size: Sequence[int], key: str = "image") -> NDArray[Any]:
+        self.reads.append((tuple(start), tuple(size)))
+        out = np.full((len(self.data), *size), self.fill, self.data.dtype)
+        low = [max(0, s) for s in start]
+        high = [max(a, min(n, s + e)) for a, s, e, n in zip(low, start, size, self.shape, strict=True)]
+        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+        source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        out[(slice(None), *target)] = self.data[(slice(None), *source)]
+        return out
+
+    def input_fields(self) -> dict[str, NDArray[Any]]:
+        channels = len(self.data)
+        return {
+            "input_scale": np.full(channels, 1 / 1000, np.float32),
+            "input_offset": np.zeros(channels, np.float32),
+            "input_range": np.array(self.input_range, np.float32),
+            "row": np.array(self.row, np.int64),
+        }
+
+    def foreground(self, mask: str | None = None, label: int | None = None) -> NDArray[np.int64]:
+        return np.empty((0, len(self.shape)), np.int64) if self.points is None else self.points
+
+
+def volume(row: int, shape: tuple[int, int, int] = (8, 24, 24), *, channels: int = 1) -> ToyReader:
+    """A body whose texture is nearly the same in every patient, so that positions can be told."""
+    common = gaussian_filter(np.random.default_rng(0).normal(size=(channels, *shape)), (0, 2, 2, 2))
+    own = gaussian_filter(np.random.default_rng(row + 1).normal(size=(channels, *shape)), (0, 2, 2, 2))
+    mixed = common + 0.3 * own
+    scaled = 500 + 200 * mixed / mixed.std()
+    points = np.stack(np.meshgrid(*(np.arange(0, s, 3) for s in shape), indexing="ij"), -1).reshape(-1, 3)
+    data = scaled.clip(20, 1000).astype(np.int16)
+    return ToyReader(data, row=row, patient=f"P{row}", spacing_mm=(1.0, 1.0, 1.0), points=points)
+
+
+def signal(row: int, length: int = 400, *, channels: int = 2) -> ToyReader:
+    """A rhythm of the patient's own frequency and shape."""
+    rng = np.random.default_rng(row)
+    time = np.arange(length) / 100
+    waves = [np.sin(2 * np.pi * (1 + row) * (k + 1) * time + rng.uniform(0, 6)) for k in range(channels)]
+    data = (400 * np.stack(waves) + rng.normal(0, 20, (channels, length))).astype(np.int16)
+    return ToyReader(data, row=row, patient=f"P{row}", rate_hz=100.0, input_range=(-10.0, 10.0))
+
+
+def info(kind: str, channels: int) -> CohortInfo:
+    names = tuple(f"c{i}" for i in range(channels))
+    return CohortInfo(kind=kind, modality="toy", recipe="toy", channels=names)  # type: ignore[arg-type]
+
+
+def collate(samples: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
+    """Samples to a batch, as training does it."""
+    stacked = {k: torch.from_numpy(np.stack([np.asarray(s[k]) for s in samples])) for k in samples[0]}
+    return {**stacked, "seed": seed}
+
+
+def volume_encoder(channels: int = 1) -> ResEnc:
+    return ResEnc(channels, features=(4, 8), blocks=(1, 1), strides=(1, 2))
+
+
+def signal_encoder(channels: int = 2) -> ResNet1d:
+    return ResNet1d(channels, (8, 16), blocks=1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one method is tried: what builds it, and what it reads."""
+
+    make: Callable[[], Method]
+    kind: str
+    channels: int
+
+    def readers(self, count: int) -> list[ToyReader]:
+        make = volume if self.kind == "volume" else signal
+        return [make(row, channels=self.channels) for row in range(count)]
+
+    @property
+    def info(self) -> CohortInfo:
+        return info(self.kind, self.channels)
+
+    def batch(self, method: Method, *, size: int, position: int = 0, seed: int = 5) -> dict[str, Any]:
+        """The batch at a position of training, drawn without state."""
+        readers = self.readers(size)
+        samples = [method.draw(r, np.random.default_rng([seed, position + i])) for i, r in enumerate(readers)]  # type: ignore[arg-type]
+        return collate(samples, seed=seed + position)
+
+
+def _voco(**options: Any) -> Case:
+    def make() -> Method:
+        settings = {"crop": (8, 8, 8), "projector": (16, 8), "optim": Optim(lr=1e-2)} | options
+        return VoCo(volume_encoder(), **settings)
+
+    return Case(make, "volume", 1)
+
+
+def _contrastive(kind: str, channels: int, **options: Any) -> Case:
+    def make() -> Method:
+        settings = {"projector": (16, 8), "optim": Optim(lr=1e-2)} | options
+        if kind == "volume":
+            return Contrastive(volume_encoder(channels), VolumeViews((8, 8, 8)), **settings)
+        return Contrastive(signal_encoder(channels), SignalViews((128,), gap_s=1.0), **settings)
+
+    return Case(make, kind, channels)
+
+
+METHODS: dict[str, dict[str, Case]] = {
+    "VoCo": {
+        "cvpr": _voco(),
+        "v1": _voco(variant="v1"),
+        "v2": _voco(variant="v2", feature_dropout=0.2),
+        "paper": _voco(variant="paper"),
+        "resized": _voco(fit="resize", grid=(2, 2, 2), encoder_size=(4, 4, 4)),
+    },
+    "Contrastive": {
+        "volumes": _contrastive("volume", 1),
+        "volumes_two_channels": _contrastive("volume", 2),
+        "signals": _contrastive("signal", 2),
+        "signals_positive": _contrastive("signal", 2, same_patient="positive"),
+    },
+}
+
+OBJECTIVES: dict[str, Callable[[], Objective]] = {"InfoNCE": InfoNCE}
+
+VIEWS: dict[str, tuple[Callable[[], Views], Callable[[int], ToyReader]]] = {
+    "VolumeViews": (lambda: VolumeViews((8, 8, 8), count=3), volume),
+    "SignalViews": (lambda: SignalViews((128,), count=3, gap_s=1.0), signal),
+}
