@@ -32,7 +32,9 @@ def body_threshold(values: NDArray[np.floating[Any]]) -> float:
     mass = np.cumsum(counts * centres)
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
-    otsu = float(centres[int(np.nanargmax(np.where(np.isfinite(between), between, -1.0)))])
+    between = np.where(np.isfinite(between), between, 0.0)
+    # Any threshold in an empty gap between two peaks is as good: take its middle, not its lower end.
+    otsu = float(centres[between >= between.max() * (1 - 1e-6)].mean())
     return low + (otsu - low) / 2
 
 
@@ -44,6 +46,8 @@ def sample_coordinates(mask: NDArray[np.bool_], *, seed: int = 0) -> NDArray[np.
 def label_coordinates(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.int16]]:
     """At most 4096 coordinates of every label value but 0."""
     where = np.flatnonzero(labels)
+    if where.size == 0:
+        return {}
     values = labels.reshape(-1)[where]
     order = np.argsort(values, kind="stable")  # one sort instead of one scan of the volume a label
     present, first = np.unique(values[order], return_index=True)
@@ -53,10 +57,10 @@ def label_coordinates(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.int16]]
 
 def _coordinates(where: NDArray[np.intp], shape: Sequence[int], seed: int) -> NDArray[np.int16]:
     if where.size > MAX_COORDINATES:
-        # One draw from each of 4096 equal stretches: even like a grid, but without a grid's fixed stride.
+        # One draw from each of 4096 stretches: even like a grid, but without a grid's fixed stride.
+        bounds = np.arange(MAX_COORDINATES + 1) * where.size // MAX_COORDINATES
         jitter = np.random.default_rng(seed).random(MAX_COORDINATES)
-        picks = ((np.arange(MAX_COORDINATES) + jitter) * (where.size / MAX_COORDINATES)).astype(np.intp)
-        where = where[picks]
+        where = where[bounds[:-1] + (jitter * np.diff(bounds)).astype(np.intp)]
     return np.stack(np.unravel_index(where, tuple(shape)), axis=-1).astype(np.int16)
 
 

@@ -259,7 +259,7 @@ class SignalPreparation(Preparation):
         self, ready: NDArray[np.float32], scale: NDArray[np.float64], offset: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
         if self.standardise == "none":
-            reach = float(np.abs(ready).max())
+            reach = float(np.abs(ready).max() + scale.max())
             return scale, offset, (-reach, reach)
         centre, spread = _robust(ready)
         return scale / spread, (offset - centre) / spread, (-INPUT_LIMIT, INPUT_LIMIT)

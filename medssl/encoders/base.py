@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from medssl.configurable import Configurable, build, spec
 from medssl.errors import CheckpointError, ConfigError
 
-__all__ = ["Encoder", "Features", "InputSpec", "load_encoder", "save_encoder"]
+__all__ = ["Encoder", "Features", "InputSpec", "load_encoder", "mean_pool", "save_encoder"]
 
 FORMAT_VERSION = 1
 

@@ -104,7 +104,8 @@ def load_weights(
         found = ", ".join((report.unexpected or report.skipped)[:3]) or "nothing"
         raise CheckpointError(
             f"only {report} of {where} fit {type(encoder).__name__} (at least {minimum:.0%} must); choose the encoder "
-            f"and arguments the weights were made for. Not found, for example: {absent}; in the file, for example: {found}"
+            f"and arguments the weights were made for. Not found, for example: {absent}; "
+            f"in the file, for example: {found}"
         )
     broken = [name for name, value in plan.filled.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:

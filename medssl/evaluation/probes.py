@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from medssl.encoders.base import Encoder
     from medssl.training.targets import Target
 
-__all__ = ["Scaler", "features", "knn_predict", "linear_predict"]
+__all__ = ["Scaler", "features", "knn_predict", "linear_predict", "thinned"]
 
 Array = NDArray[np.float64]
 STRENGTHS: tuple[float, ...] = tuple(10.0**e for e in range(-4, 5))
@@ -165,7 +165,7 @@ def linear_predict(
     Returns:
         (m, K) probabilities or (m,) values.
     """
-    chosen = _thinned(patients, seed)
+    chosen = thinned(patients, seed)
     train, y, patients = train[chosen], np.asarray(y)[chosen], np.asarray(patients)[chosen]
     scaler = Scaler.fit(train)
     x, x_test = scaler(train), scaler(test)
@@ -205,7 +205,7 @@ def knn_predict(
     return class_votes(found, np.asarray(y, dtype=np.int64), classes=classes, temperature=temperature)
 
 
-def _thinned(patients: NDArray[Any], seed: int) -> NDArray[np.intp]:
+def thinned(patients: NDArray[Any], seed: int) -> NDArray[np.intp]:
     """All rows, or about ``MOST_ITEMS`` of them with an equal cap a patient."""
     n = len(patients)
     if n <= MOST_ITEMS:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medssl.configurable import Configurable
 from medssl.encoders.base import Encoder
+from medssl.encoders.seeding import seeded
 from medssl.optim import Optim, configure
 from medssl.views.base import Batch, Sample
 
@@ -93,8 +94,10 @@ class Method(lightning.LightningModule, Configurable, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One step: seeds the generator from the batch, computes the losses, logs every term."""
-        self.generator.manual_seed(batch["seed"])
-        losses = self.loss(batch)
+        seed = int(batch["seed"])
+        self.generator.manual_seed(seed)
+        with seeded(seed, self.device):  # dropout draws from the global generator
+            losses = self.loss(batch)
         size = len(batch["row"])
         self.log("loss", losses.total.detach(), prog_bar=True, batch_size=size)
         self.log_dict({k: v for k, v in losses.terms.items()}, batch_size=size)

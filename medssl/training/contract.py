@@ -65,7 +65,7 @@ def match_input(inputs: InputSpec | None, info: CohortInfo, *, allow_mismatch: b
 
 
 def _physical(inputs: InputSpec, info: CohortInfo, allow: bool) -> tuple[str, ...]:
-    problems = []
+    problems: list[tuple[str, str, str, object]] = []
     if inputs.rate_hz and info.rate_hz and abs(info.rate_hz / inputs.rate_hz - 1) > RATE_TOLERANCE:
         problems.append(("rate_hz", f"{inputs.rate_hz:g} Hz", f"{info.rate_hz:g} Hz", inputs.rate_hz))
     if inputs.spacing_mm and info.spacing_mm:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from medssl.encoders.base import Encoder, InputSpec, save_encoder
 
-__all__ = ["export_encoder"]
+__all__ = ["export_encoder", "patient_marks"]
 
 
 def export_encoder(encoder: Encoder, folder: Path, inputs: InputSpec, provenance: Mapping[str, Any]) -> None:
@@ -23,3 +24,14 @@ def export_encoder(encoder: Encoder, folder: Path, inputs: InputSpec, provenance
             file.replace(folder / file.name)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def patient_marks(fingerprint: str, patients: Iterable[str]) -> dict[str, str]:
+    """Patient → a short keyed digest. It lets one see later whose data an encoder saw, without naming anybody.
+
+    Args:
+        fingerprint: of the cohort; part of the digest, so marks of different cohorts cannot be joined.
+        patients: their ids in the cohort.
+    """
+    key = hashlib.sha256(fingerprint.encode()).digest()
+    return {p: hashlib.blake2b(p.encode(), key=key, digest_size=8).hexdigest() for p in patients}

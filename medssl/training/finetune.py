@@ -23,6 +23,7 @@ from medssl.splits import budget as draw_budget
 from medssl.training.callbacks import GradientGuard, PoliteStop
 from medssl.training.contract import Matched, match_input
 from medssl.training.data import Draws
+from medssl.training.export import patient_marks
 from medssl.training.fitting import StepData, best_precision, fit, make_trainer, to_channels_last
 from medssl.training.heads import choose_size, default_encoder, make_head
 from medssl.training.inference import Testing
@@ -134,7 +135,7 @@ class _Job:
             return None, None
         if architecture is not None:
             raise ConfigError("give an architecture only without an encoder; a pre-trained one brings its own")
-        self.notes += _check_leak(Path(source), self.cohort, self.split)
+        _check_leak(Path(source), self.cohort, self.split)
         return load_encoder(source)
 
     def run(self, out: Path) -> dict[str, Any]:
@@ -299,21 +300,21 @@ def _check_classes(target: Target, train: NDArray[np.int64]) -> tuple[str, ...]:
     return (f"no training item of class {', '.join(absent)} in this budget",) if absent else ()
 
 
-def _check_leak(source: Path, cohort: Cohort, split: Split) -> tuple[str, ...]:
+def _check_leak(source: Path, cohort: Cohort, split: Split) -> None:
     """Refuse an encoder that was pre-trained on this split's test patients."""
     folder = source / "encoder" if (source / "encoder").is_dir() else source
     file = folder / "encoder.json"
     if not file.is_file():
-        return ()  # load_encoder says what is wrong
+        return  # load_encoder says what is wrong
     provenance = json.loads(file.read_text(encoding="utf-8")).get("provenance", {})
-    same = cohort.info.fingerprint in provenance.get("cohorts", [])
-    seen = set(provenance.get("patients", {}).get(cohort.info.fingerprint, [])) & set(split.test) if same else set()
+    fingerprint = cohort.info.fingerprint
+    pretrained_on = set(provenance.get("patients", {}).get(fingerprint, ()))
+    seen = [p for p, mark in patient_marks(fingerprint, split.test).items() if mark in pretrained_on]
     if seen:
         raise SplitError(
             f"the encoder '{source}' was pre-trained on {len(seen)} test patients of split '{split.name}' (first: "
             f"{min(seen)}); pre-train again now that the split exists, which leaves them out"
         )
-    return ()
 
 
 def _from_scratch(architecture: Encoder | None, target: Target, channels: int) -> Encoder:

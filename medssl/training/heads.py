@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +28,7 @@ EVENT_WINDOW_S = 5.0
 LABEL_WINDOW_S = 10.0
 LARGEST_CROP = {"cpu": 64, "gpu": 128}
 SMALL_VOLUME = 64
+_SIDE = re.compile(r"(?i)(?<![a-z])(left|right|l|r)(?![a-z])")
 _OPTIM = Optim(lr=1e-3, weight_decay=0.01)
 
 
@@ -120,11 +122,24 @@ def class_weights(target: Target, items: NDArray[np.int64]) -> tuple[float, ...]
 
 
 def augmentation_for(target: Target, size: tuple[int, ...]) -> Views:
-    """Gentle random changes that keep the label true."""
+    """Random changes that keep the label true.
+
+    Volumes are oriented, so only left and right change places, and not where a class is a side. Windows around an event
+    keep it in their middle and in sight.
+    """
     if target.cohort.info.kind == "volume":
         from medssl.views.volume import VolumeViews
+        from medssl.views.volume_augment import VolumeAugmentation
 
-        return VolumeViews(size=size, count=1)
+        sided = any(_SIDE.search(name) for name in target.classes)
+        z, y, x = size
+        return VolumeViews((z, y, x), count=1, augmentation=VolumeAugmentation(flip=(0.0, 0.0, 0.0 if sided else 0.5)))
     from medssl.views.signal import SignalViews
+    from medssl.views.signal_augment import SignalAugmentation
 
-    return SignalViews(size=size, count=1)
+    event = target.source == "event"
+    gentle = SignalAugmentation(
+        shift=0.5, shift_share=0.005 if event else 0.1, permute=0.0, band_stop=0.0, mask=0.0 if event else 0.3,
+        drop_channel=0.05,
+    )  # fmt: skip
+    return SignalViews((size[0],), count=1, augmentation=gentle)

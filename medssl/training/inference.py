@@ -83,7 +83,7 @@ def predict_items(
         for row, of_row in _by_row(target, items):
             windows, counts = _windows(target, row, of_row, recordings, testing)
             answers = predict_windows(head, windows, testing.batch)
-            out.append(torch.stack([part.mean(0) for part in answers.split(counts)]))
+            out.append(torch.stack([part.mean(0) for part in torch.split(answers, counts)]))
         answers = torch.cat(out)
         order = np.concatenate([of_row for _, of_row in _by_row(target, items)])
         probabilities = head.probabilities(answers).double().numpy()

@@ -23,7 +23,7 @@ from medssl.errors import CheckpointError, ConfigError, SplitError, TrainingErro
 from medssl.methods.base import Method
 from medssl.training.callbacks import Checkpoints, GradientGuard, PoliteStop
 from medssl.training.data import Draws, MethodSource
-from medssl.training.export import export_encoder
+from medssl.training.export import export_encoder, patient_marks
 from medssl.training.fitting import StepData, fit, make_trainer, to_channels_last
 from medssl.training.metrics_log import MetricsLog
 from medssl.training.monitor import CollapseMonitor
@@ -182,6 +182,10 @@ class _Job:
                 file=sys.stderr,
             )
         self.source = MethodSource(self.method, self.cohorts, rows)
+        self.marks = {
+            c.info.fingerprint: sorted(patient_marks(c.info.fingerprint, set(c.manifest["patient"].iloc[r])).values())
+            for c, r in zip(self.cohorts, rows, strict=True)
+        }
         self.draws = Draws(self.source, seed=settings.seed)
         info = self.cohorts[0].info
         self.inputs = InputSpec(
@@ -246,7 +250,7 @@ class _Job:
         """Write the encoder as it is at ``step``."""
         provenance = {
             "method": spec(self.method), "step": step, "seed": self.settings.seed,
-            "cohorts": [c.info.fingerprint for c in self.cohorts],
+            "cohorts": [c.info.fingerprint for c in self.cohorts], "patients": self.marks,
         }  # fmt: skip
         export_encoder(self.method.encoder, self.out / "encoder", self.inputs, provenance)
 

@@ -92,8 +92,8 @@ def test_constant_dimensions_are_dropped_and_test_rows_do_not_move_the_scale() -
     np.testing.assert_allclose(scaler(np.array([[2.0, 99, 0.5]])), [[0, 0]])
 
 
-def test_many_rows_are_thinned_patient_by_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_arethinned_patient_by_patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "MOST_ITEMS", 50)
     patients = np.repeat(["a", "b", "c"], [1000, 10, 30])
-    kept = patients[probes._thinned(patients, seed=0)]
+    kept = patients[probes.thinned(patients, seed=0)]
     assert {p: int((kept == p).sum()) for p in "abc"} == {"a": 20, "b": 10, "c": 20}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
-from toy_cohorts import make_cohort
+sys.path.append(str(Path(__file__).resolve().parent))  # workers get it from here too
+
+from toy_cohorts import make_cohort  # noqa: E402
 
 
 @pytest.fixture(scope="session")

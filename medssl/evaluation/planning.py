@@ -1,0 +1,257 @@
+"""What a study will do: arms, budgets, cells, checked before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from medssl.configurable import spec
+from medssl.errors import CheckpointError, ConfigError, SplitError
+from medssl.evaluation.cells import Cell, outcome_of
+from medssl.evaluation.floor import describe_floor
+from medssl.evaluation.results import TaskInfo
+from medssl.evaluation.summary import Layout
+
+if TYPE_CHECKING:
+    from medssl.encoders.base import Encoder
+    from medssl.splits import Budget, Split
+    from medssl.training.settings import FinetuneSettings
+    from medssl.training.targets import Target
+
+__all__ = ["FLOOR", "Arm", "Plan", "Protocol", "budget_patients", "make_plan"]
+
+Protocol = Literal["finetune", "linear", "knn"]
+FLOOR = "floor"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One contender.
+
+    Attributes:
+        name: as the user called it.
+        source: run directory, ``"none"``, ``"untrained"`` or ``"floor"``.
+        fingerprint: hash of the encoder's weights.
+        about: for the report: class, provenance.
+    """
+
+    name: str
+    source: str
+    fingerprint: str = ""
+    about: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study that can be run.
+
+    Attributes:
+        cells: all of them.
+        arms: in order, the simple baseline last.
+        layout: for the summary.
+        facts: cohort, split, settings and so on, for the summary.
+        test_patients: with the target, whom every cell is tested on.
+        out: the study's folder.
+    """
+
+    cells: tuple[Cell, ...]
+    arms: tuple[Arm, ...]
+    layout: Layout
+    facts: Mapping[str, Any]
+    test_patients: tuple[str, ...]
+    out: Path
+
+    def describe(self) -> str:
+        """The plan with its expected cost, for people."""
+        layout = self.layout
+        known = [o for o in (outcome_of(c) for c in self.cells) if o is not None and o.finished]
+        left = len(self.cells) - len(known)
+        steps = self.facts["settings"]["max_steps"] if self.facts["protocol"] == "finetune" else 0
+        trained = sum(c.source != FLOOR for c in self.cells)
+        lines = [
+            f"study: {len(layout.arms)} arms ({', '.join(layout.arms)}) × {len(layout.budgets)} budgets "
+            f"({', '.join(f'{b}: {n:g} patients' for b, n in layout.budgets.items())}) × {layout.repeats} repeats "
+            f"= {len(self.cells)} cells, tested on {len(self.test_patients)} patients of split '{self.facts['split']['name']}'"
+        ]
+        if steps:
+            lines.append(f"expected cost: {trained} models × {steps} steps = {trained * steps} optimiser steps")
+        if known and left:
+            mean = float(np.mean([o.seconds for o in known]))
+            lines.append(
+                f"{len(known)} cells are finished already; {left} left, about {mean * left / 60:.0f} min one by one"
+            )
+        elif not left:
+            lines.append("all cells are finished already; only the results are written anew")
+        return "\n".join(lines)
+
+
+def make_plan(
+    *,
+    cohort: Path,
+    task: Literal["segmentation", "classification", "regression"],
+    target: str,
+    encoders: Mapping[str, str],
+    budgets: Sequence[str],
+    repeats: int,
+    protocol: Protocol,
+    split: str,
+    out: Path,
+    settings: FinetuneSettings,
+    architecture: Encoder | None,
+) -> Plan:
+    """Check everything that can be checked before the first step, and lay out the cells.
+
+    Raises:
+        MedSSLError: unknown target, split or encoder; a budget the split cannot meet; a task the protocol cannot do.
+    """
+    from medssl.cohort import Cohort
+    from medssl.training.finetune import load_split
+    from medssl.training.targets import resolve_target
+
+    if protocol != "finetune" and task == "segmentation":
+        raise ConfigError(
+            f"the {protocol} protocol serves classification and regression; use finetune for segmentation"
+        )
+    if repeats < 1 or not budgets:
+        raise ConfigError("a study needs at least one budget and one repeat")
+    opened = Cohort(cohort)
+    found = resolve_target(opened, task, target)
+    the_split = load_split(opened.path, split)
+    tested = tuple(sorted(set(found.patients[found.items_of(the_split.test)])))
+    if not tested:
+        raise SplitError(f"no test patient of split '{split}' has the target '{target}'; make another split")
+    arms = _arms(encoders, protocol)
+    wanted = spec(architecture) if architecture is not None else _shared_architecture(arms)
+    drawn = {b: [budget_patients(found, target, the_split, b, draw) for draw in range(repeats)] for b in budgets}
+    sizes = {b: float(np.mean([d.n_patients for d in draws])) for b, draws in drawn.items()}
+    sizes = dict(sorted(sizes.items(), key=lambda item: item[1]))
+    simple = describe_floor(task, found.source, opened.info)
+    if simple:
+        arms = (*arms, Arm(FLOOR, FLOOR, about={"what": simple}))
+    options = {
+        "cohort": str(cohort), "cohort_fingerprint": opened.info.fingerprint, "task": task, "target": target,
+        "split": split, "split_hash": the_split.sha256, "protocol": protocol, "architecture": wanted,
+        "settings": spec(replace(settings, progress=False)),
+    }  # fmt: skip
+    cells = tuple(
+        Cell(arm.name, arm.source, b, r, out / "cells" / arm.name / b / str(r), _relevant(options, arm), arm.fingerprint)
+        for b in sizes for r in range(repeats) for arm in arms
+    )  # fmt: skip
+    baseline = next((a.name for a in arms if a.source in ("none", "untrained")), arms[0].name)
+    info = _task_info(found)
+    layout = Layout(info, tuple(a.name for a in arms), baseline, sizes, repeats, FLOOR if simple else None)
+    facts = {
+        "task": task, "target": target, "protocol": protocol, "baseline": baseline, "floor": simple,
+        "cohort": _cohort_facts(opened, cohort), "split": _split_facts(the_split, tested), "repeats": repeats,
+        "classes": list(info.classes), "class_names": dict(info.names or {}), "multilabel": info.multilabel,
+        "budgets": [{"asked": b, "n_patients": n, "draws": _draw_facts(drawn[b], found)} for b, n in sizes.items()],
+        "encoders": {a.name: {"source": a.source, **(a.about or {})} for a in arms},
+        "architecture": wanted, "settings": options["settings"], "notes": _notes(arms),
+    }  # fmt: skip
+    return Plan(cells, arms, layout, facts, tested, out)
+
+
+def budget_patients(target: Target, asked: str, split: Split, budget: str, draw: int) -> Budget:
+    """The patients of one budget: the same for every arm, and the same that ``finetune`` draws."""
+    from medssl.splits import budget as draw_budget
+    from medssl.training import finetune
+
+    return draw_budget(split, finetune._strata(target, asked, split), budget, draw=draw, seed=0)
+
+
+def _relevant(options: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
+    """Only what the arm's result depends on, so that an arm can be added later without touching finished cells."""
+    own = dict(options)
+    if arm.source not in ("none", "untrained"):
+        own["architecture"] = None
+    if arm.source == FLOOR:
+        own["settings"] = {}
+    return own
+
+
+def _arms(encoders: Mapping[str, str], protocol: Protocol) -> tuple[Arm, ...]:
+    arms = []
+    for name, source in encoders.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == FLOOR:
+            raise ConfigError(f"'{name}' cannot be the name of an encoder; use letters, digits, '.', '_', '-'")
+        if source == "untrained" and protocol == "finetune":
+            raise ConfigError(
+                f"'{name}=untrained' is for the linear and knn protocols; fine-tuning takes '{name}=none'"
+            )
+        arms.append(Arm(name, source) if source in ("none", "untrained") else _pretrained(name, source))
+    if not any(a.source in ("none", "untrained") for a in arms):  # a study without its baseline would claim nothing
+        name, source = ("scratch", "none") if protocol == "finetune" else ("untrained", "untrained")
+        if name in encoders:
+            raise ConfigError(f"the name '{name}' is kept for the baseline; call that encoder otherwise")
+        arms.append(Arm(name, source))
+    return tuple(arms)
+
+
+def _pretrained(name: str, source: str) -> Arm:
+    folder = Path(source)
+    folder = folder / "encoder" if (folder / "encoder").is_dir() else folder
+    if not (folder / "encoder.json").is_file():
+        raise CheckpointError(
+            f"'{name}={source}': there is no exported encoder; give a run of `medssl pretrain`, or 'none'"
+        )
+    about = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    digest = hashlib.sha256((folder / "encoder.safetensors").read_bytes()).hexdigest()
+    known = {k: v for k, v in about.get("provenance", {}).items() if k != "patients"}
+    return Arm(name, source, digest, {"encoder": about["encoder"], "provenance": known, "sha256": digest})
+
+
+def _shared_architecture(arms: Sequence[Arm]) -> Any:
+    """Specification of the first pre-trained encoder: what scratch is built as, so that arms differ in weights only."""
+    return next((a.about["encoder"] for a in arms if a.about and "encoder" in a.about), None)
+
+
+def _notes(arms: Sequence[Arm]) -> list[str]:
+    kinds = {json.dumps(a.about["encoder"], sort_keys=True): a.name for a in arms if a.about and "encoder" in a.about}
+    if len(kinds) < 2:
+        return []
+    first = next(iter(kinds.values()))
+    return [f"the pre-trained encoders differ in architecture; the baseline is built as '{first}' is"]
+
+
+def _task_info(target: Target) -> TaskInfo:
+    if target.task == "segmentation":
+        labels = {str(i): name for i, name in enumerate(target.classes) if i}
+        return TaskInfo("segmentation", target.name, tuple(labels), names=labels)
+    return TaskInfo(target.task, target.name, target.classes, target.multilabel)
+
+
+def _cohort_facts(cohort: Any, path: Path) -> dict[str, Any]:
+    info = cohort.info
+    return {
+        "path": str(path), "fingerprint": info.fingerprint, "kind": info.kind, "modality": info.modality,
+        "recipe": info.recipe, "n_recordings": info.n_recordings, "n_patients": info.n_patients,
+        "n_rejected": info.n_rejected, "channels": list(info.channels), "rate_hz": info.rate_hz,
+        "spacing_mm": None if info.spacing_mm is None else list(info.spacing_mm),
+    }  # fmt: skip
+
+
+def _split_facts(split: Split, tested: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": split.name, "sha256": split.sha256, "unit": split.unit, "rule": split.rule,
+        "stratified_by": split.stratified_by, "seed": split.seed, "n_test_patients": len(tested),
+        "n_development_patients": len(split.development),
+    }  # fmt: skip
+
+
+def _draw_facts(draws: Sequence[Budget], target: Target) -> list[dict[str, Any]]:
+    """How many patients and labelled items each draw holds."""
+    out = []
+    for drawn in draws:
+        patients = (*drawn.train, *drawn.validation)
+        out.append({
+            "n_train": len(drawn.train), "n_validation": len(drawn.validation),
+            "n_items": len(target.items_of(patients)),
+        })  # fmt: skip
+    return out

@@ -1,0 +1,151 @@
+"""The study in one or two sentences that say no more than the numbers do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medssl.evaluation.metrics import info_of
+
+__all__ = ["format_p", "format_value", "verdict"]
+
+ALPHA = 0.05
+Entry = Mapping[str, Any]
+
+
+def verdict(summary: Entry) -> str:
+    """What one may claim from a study's ``results`` and ``comparisons``.
+
+    The strongest Holm-significant comparison is named, gains before losses; without one the sentence says that no
+    difference was shown and how large one would have to be to show. The simple baseline is named when it is not beaten.
+    """
+    sentences = [_comparison(summary), _floor(summary), _failures(summary)]
+    return " ".join(s for s in sentences if s)
+
+
+def _comparison(summary: Entry) -> str:
+    found = [c for c in summary["comparisons"] if _number(c["p_holm"])]
+    n = summary["planning"]["n_test_patients"]
+    if not summary["comparisons"]:
+        return _alone(summary)
+    if n < 5:
+        return f"With {n} test patients nothing can be concluded; hold out at least 5, better 20 or more."
+    if not found:
+        return "No comparison could be tested; see the failed cells."
+    solid = [c for c in found if c["p_holm"] < ALPHA]
+    if not solid:
+        return _nothing_shown(summary, found, n)
+    gains = [c for c in solid if c["better"]]
+    best = min(gains or solid, key=lambda c: (c["p_holm"], -abs(c["difference"])))
+    return _claim(summary, best) + _others(solid, best)
+
+
+def _claim(summary: Entry, c: Entry) -> str:
+    metric = summary["metric"]
+    title = info_of(metric).title
+    arm, base = (_result(summary, e, c["budget"], metric) for e in (c["encoder"], c["baseline"]))
+    word, side = "better" if c["better"] else "worse", 1 if c["difference"] > 0 else -1
+    low, high = sorted((side * c["low"], side * c["high"]))
+    return (
+        f"With {_patients(c)}, {c['encoder']} reaches {title} {format_value(arm['mean'], metric)} against "
+        f"{format_value(base['mean'], metric)} for {c['baseline']}: {word} by "
+        f"{format_value(abs(c['difference']), metric)} [{format_value(low, metric)}, {format_value(high, metric)}] "
+        f"over {c['n_patients']} test patients (adjusted {format_p(c['p_holm'])})."
+    )
+
+
+def _others(solid: Sequence[Entry], best: Entry) -> str:
+    worse = [c for c in solid if not c["better"] and c is not best]
+    more = [c for c in solid if c["better"] and c is not best]
+    text = f" {len(more)} more comparison{'s' * (len(more) > 1)} also showed a gain." if more and best["better"] else ""
+    if worse:
+        text += " It was reliably worse in: " + "; ".join(f"{c['encoder']} with {_patients(c)}" for c in worse) + "."
+    return text
+
+
+def _nothing_shown(summary: Entry, found: Sequence[Entry], n: int) -> str:
+    widest = max(found, key=lambda c: abs(c["difference"]))
+    metric = summary["metric"]
+    effect = summary["planning"]["detectable_effect_sd"]
+    return (
+        f"No encoder differed reliably from {widest['baseline']} at any label budget; the largest difference in "
+        f"{info_of(metric).title} was {widest['difference']:+.3g} [{widest['low']:.3g}, {widest['high']:.3g}] for "
+        f"{widest['encoder']} with {_patients(widest)} (adjusted {format_p(widest['p_holm'])}). With {n} test "
+        f"patients, differences below about {effect:.2g} standard deviations between patients would usually go unseen."
+    )
+
+
+def _alone(summary: Entry) -> str:
+    metric = summary["metric"]
+    mine = [r for r in summary["results"] if r["metric"] == metric and not r["class"] and r["encoder"] != "floor"]
+    if not mine:
+        return "No cell finished."
+    last = mine[-1]
+    return (
+        f"{last['encoder']} reaches {info_of(metric).title} {format_value(last['mean'], metric)} with "
+        f"{_patients(last)}; nothing was compared with it."
+    )
+
+
+def _floor(summary: Entry) -> str:
+    """Says so when the simple baseline is as good as everything else with the most labels."""
+    metric, floor = summary["metric"], summary.get("floor")
+    if not floor:
+        return ""
+    sign = 1 if info_of(metric).higher_is_better else -1
+    rows = [r for r in summary["results"] if r["metric"] == metric and not r["class"] and _number(r["mean"])]
+    last = rows[-1]["budget"] if rows else ""
+    at_last = {r["encoder"]: r["mean"] for r in rows if r["budget"] == last}
+    simple = at_last.pop("floor", None)
+    if simple is None or not at_last or max(sign * v for v in at_last.values()) > sign * simple:
+        return ""
+    return (
+        f"The simple baseline ({floor}) was not beaten: it reaches {format_value(simple, metric)} with the most labels."
+    )
+
+
+def _failures(summary: Entry) -> str:
+    n = len(summary.get("failed", ()))
+    return f"{n} cell{'s' * (n > 1)} failed and count{'s' * (n == 1)} as the worst value." if n else ""
+
+
+def _result(summary: Entry, encoder: str, budget: str, metric: str) -> Entry:
+    return next(
+        r for r in summary["results"]
+        if (r["encoder"], r["budget"], r["metric"], r["class"]) == (encoder, budget, metric, "")
+    )  # fmt: skip
+
+
+def _patients(entry: Entry) -> str:
+    n = entry["n_training_patients"]
+    count = f"{n:.0f}" if float(n).is_integer() else f"about {n:.0f}"
+    return f"{count} labelled patient{'' if round(n) == 1 else 's'}"
+
+
+def format_value(value: float | None, metric: str) -> str:
+    """A value as people read it: three digits for shares, with the unit where there is one.
+
+    >>> format_value(0.8472, "dice"), format_value(3.217, "hd95_mm"), format_value(None, "dice")
+    ('0.847', '3.22 mm', 'n/a')
+    """
+    if not _number(value):
+        return "n/a"
+    info = info_of(metric)
+    text = f"{value:.3f}" if info.worst is not None else f"{value:.3g}"
+    return f"{text} {info.unit}".strip()
+
+
+def format_p(p: float | None) -> str:
+    """
+    >>> format_p(0.0004), format_p(0.0312), format_p(None)
+    ('p < 0.001', 'p = 0.031', 'p not available')
+    """
+    if not _number(p):
+        return "p not available"
+    assert p is not None
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _number(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)

@@ -1,0 +1,151 @@
+"""VoCo as a whole: what it reads, what it leaves out, its variants, and that it learns positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contracts.toys import ToyReader, collate, info, volume, volume_encoder
+
+from medssl.errors import ConfigError
+from medssl.methods.voco import VoCo
+from medssl.objectives.voco import position_chance
+
+
+def method(**options: Any) -> VoCo:
+    torch.manual_seed(0)
+    return VoCo(volume_encoder(), **({"crop": (8, 8, 8), "projector": (32, 16)} | options))
+
+
+def batch(of: VoCo, readers: list[ToyReader], seed: int = 0) -> dict[str, Any]:
+    samples = [of.draw(r, np.random.default_rng([seed, i])) for i, r in enumerate(readers)]  # type: ignore[arg-type]
+    return collate(samples, seed=seed)
+
+
+def step(of: VoCo, drawn: dict[str, Any]) -> dict[str, float]:
+    of.generator.manual_seed(drawn["seed"])
+    losses = of.loss(drawn)
+    losses.total.backward()
+    return {"total": losses.total.item(), **{k: v.item() for k, v in losses.terms.items()}}
+
+
+def test_reads_one_window_of_the_grid() -> None:
+    reader = volume(0, (20, 40, 40))
+    sample = method(crops=3).draw(reader, np.random.default_rng(0))  # type: ignore[arg-type]
+    assert sample["x"].shape == (1, 1, 8, 24, 24) and sample["starts"].shape == (3, 3)
+    assert len(reader.reads) == 1, "one access to the store"
+    start, size = reader.reads[0]
+    assert all(0 <= s and s + e <= n for s, e, n in zip(start, size, reader.shape, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (8, 10, 30), (1, 1, 1), (9, 60, 60)])
+@pytest.mark.parametrize("fit", ["crop", "resize"])
+def test_volumes_of_any_size_are_trained_on(shape: tuple[int, int, int], fit: str) -> None:
+    of = method(fit=fit)
+    terms = step(of, batch(of, [volume(i, shape) for i in range(2)]))
+    assert np.isfinite(list(terms.values())).all()
+
+
+def test_resized_window_shows_the_whole_body() -> None:
+    reader = volume(0, (9, 50, 31))
+    reader.data[:] = np.linspace(0, 1000, 50).astype(np.int16)[:, None]
+    reader.points = None
+    x = method(fit="resize").draw(reader, np.random.default_rng(0))["x"]  # type: ignore[arg-type]
+    assert x.dtype == np.int16
+    along = x[0, 0, 4, :, 12]
+    assert along[0] == 0 and along[-1] == 1000 and (np.diff(along) > 0).all()
+
+
+def test_body_that_fits_is_centred_in_the_window() -> None:
+    reader = volume(0, (30, 60, 60))
+    reader.points = np.array([[10, 20, 20], [14, 39, 35]])
+    (start, size), _ = (method().draw(reader, np.random.default_rng(0)), reader.reads)[1][0], None  # type: ignore[arg-type]
+    assert start == ((10 + 15 - 8) // 2, (20 + 40 - 24) // 2, (20 + 36 - 24) // 2) and size == (8, 24, 24)
+
+
+def test_empty_bases_are_left_out_and_counted() -> None:
+    readers = [volume(i, (8, 8, 24)) for i in range(2)]  # a third of the window; the rest is padding
+    of = method()
+    drawn = batch(of, readers)
+    terms = step(of, drawn)
+    assert terms["empty_bases"] == pytest.approx(6 / 9)
+    everything = method(mask_empty_bases=False)
+    other = step(everything, drawn)
+    assert other["empty_bases"] == 0
+    assert other["reg"] > terms["reg"], "embeddings of padding are all alike and dominate the regulariser"
+
+
+def test_volume_that_is_empty_altogether_costs_nothing() -> None:
+    readers = [volume(i) for i in range(2)]
+    for reader in readers:
+        reader.data[:] = 0
+    of = method()
+    terms = step(of, batch(of, readers))
+    assert terms["total"] == 0 and all(torch.isfinite(p.grad).all() for p in of.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("variant", ["v1", "v2"])
+def test_teacher_starts_elsewhere_follows_slowly_and_gets_no_gradient(variant: str) -> None:
+    of = method(variant=variant, teacher_momentum=0.75)
+    student, teacher = of.head.layer1[0].weight, of.teacher_head.layer1[0].weight
+    before = teacher.detach().clone()
+    assert not torch.equal(before, student)
+    step(of, batch(of, [volume(0), volume(1)]))
+    torch.testing.assert_close(teacher.detach(), 0.75 * before + 0.25 * student.detach())
+    assert teacher.grad is None
+    of.eval()
+    kept = teacher.detach().clone()
+    step(of, batch(of, [volume(0), volume(1)]))
+    assert torch.equal(teacher, kept)
+
+
+def test_agreement_across_volumes_needs_two() -> None:
+    of = method(variant="v2")
+    assert "inter" in step(of, batch(of, [volume(0), volume(1)]))
+    assert "inter" not in step(of, batch(of, [volume(0)]))
+
+
+def test_feature_dropout_drops_features_or_by_request_whole_rows() -> None:
+    drawn_by = method(variant="v2", flip=0, turn=0, shift=0)
+    drawn = batch(drawn_by, [volume(0), volume(1)])
+    results = [
+        step(method(variant="v2", flip=0, turn=0, shift=0, feature_dropout=p, reference_row_dropout=rows), drawn)["intra"]
+        for p, rows in ((0.0, False), (0.5, False), (0.5, True))
+    ]
+    assert len(set(results)) == 3
+
+
+def test_every_augmentation_changes_the_step() -> None:
+    neutral = {"flip": 0.0, "turn": 0.0, "shift": 0.0}
+    drawn = batch(method(**neutral), [volume(0), volume(1)])
+    plain = step(method(**neutral), drawn)["total"]
+    assert plain == step(method(**neutral), {**drawn, "seed": 9})["total"], "nothing is random then"
+    for name, value in (("flip", 1.0), ("turn", 1.0), ("shift", 0.5)):
+        assert step(method(**{**neutral, name: value}), drawn)["total"] != plain
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 2 base crops"):
+        method(grid=(1, 1, 1))
+    with pytest.raises(ConfigError, match="three positive numbers"):
+        method(crop=(8, 8))
+    with pytest.raises(ConfigError, match="multiple of"):
+        method(crop=(8, 8, 9)).check(info("volume", 1))
+    method(crop=(8, 8, 9), encoder_size=(8, 8, 8)).check(info("volume", 1))
+
+
+@pytest.mark.slow
+def test_learns_where_crops_lie() -> None:
+    of = method(flip=0, turn=0, shift=0, crops=4, grid=(1, 3, 3))
+    readers = [volume(i) for i in range(4)]
+    optimizer = torch.optim.AdamW(of.parameters(), lr=3e-3)
+    accuracy = []
+    for position in range(400):
+        drawn = batch(of, readers, seed=position)
+        optimizer.zero_grad()
+        accuracy.append(step(of, drawn)["position_accuracy"])
+        optimizer.step()
+    assert np.mean(accuracy[:10]) < 0.6
+    assert np.mean(accuracy[-50:]) > 0.9 > position_chance((1, 3, 3))
