@@ -1,8 +1,9 @@
 """How fast and how small is the store? Prints a Markdown table; asserts nothing.
 
-Run ``python benchmarks/store.py`` (about two minutes) or with ``--quick`` (under 20 s). CT-like volumes and 10 s 12-lead ECG are
-made by a generator and prepared into a cohort the ordinary way: this file is also their recipe. Random crops are read
-warm, one process, and compared with loading the whole ``.nii.gz`` and with a NumPy memory map of raw int16.
+Run ``python benchmarks/store.py`` (about two minutes) or with ``--quick`` (under 20 s). CT-like volumes and 10 s
+12-lead ECG are made by a generator and prepared into a cohort the ordinary way: this file is also their recipe. Random
+crops are read warm, in one process, and compared with loading the whole ``.nii.gz`` and with a NumPy memory map of raw
+int16.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ def _volumes(folder: Path, *, quick: bool) -> list[tuple[str, ...]]:
 
 
 def _signals(folder: Path, *, quick: bool) -> list[tuple[str, ...]]:
-    count = 200 if quick else 1200
+    count = 400 if quick else 1200
     prepare(__file__, folder, folder / "ecg", options={"stored": "signal", "count": count}, workers=0, keep_ids=True)
     cohort = Cohort(folder / "ecg")
     rng = np.random.default_rng(0)

@@ -101,7 +101,7 @@ class MSD(Recipe):
             raise RecipeError(f"'{file}' is not as the Decathlon writes it ({error}); mend or remove it") from error
         other = "ct" if self.modality == "mri" else "mri"
         if set(stated.split()) & set(NAMES[other]) and not set(stated.split()) & set(NAMES[self.modality]):
-            raise RecipeError(f"'{file}' says modality {stated}; give modality={other}")
+            raise RecipeError(f"'{file}' says modality {stated}; add --options modality={other}")
         return listed
 
 

@@ -117,7 +117,7 @@ class NNUNet(Recipe):
             raise RecipeError(f"'{file}' is not as nnU-Net writes it ({error}); mend or remove it") from error
         self.mask_labels = {"labels": names}
         if "ct" in channels and self.modality != "ct":
-            raise RecipeError(f"'{file}' says the channels are {', '.join(channels)}; give modality=ct")
+            raise RecipeError(f"'{file}' says the channels are {', '.join(channels)}; add --options modality=ct")
         return len(channels)
 
 

@@ -11,12 +11,31 @@ import json
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 from medssl.configurable import Configurable, subclasses
 from medssl.errors import unknown_name
 
-__all__ = ["explain", "normalise"]
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+__all__ = ["explain", "normalise", "parser_class"]
+
+
+def parser_class() -> type[ArgumentParser]:
+    """jsonargparse's parser with help as people type it: dashes instead of underscores, bare flags."""
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):  # type: ignore[misc]
+        def format_help(self) -> str:
+            text: str = super().format_help().replace(" {true,false}", "")
+            text = re.sub(r"(--[a-z_]+)\+ '?\[\S*", r"\1 ...", text)
+            return re.sub(r"(?<![\w-])--[a-z][a-z_.]*", lambda found: found[0].replace("_", "-"), text)
+
+    return Parser
+
+
+_PLAIN: dict[Any, type] = {Sequence: list, tuple: list, Mapping: dict}
 
 
 def normalise(function: Callable[..., Any], arguments: Sequence[str]) -> list[str]:
@@ -66,10 +85,11 @@ def _plain(hint: Any) -> Any:
     """``list``, ``dict`` or ``bool`` of ``list[Path]``, ``dict[str, str] | None`` and so on; else the hint."""
     options = [h for h in get_args(hint) if h is not type(None)] if _is_union(hint) else [hint]
     origins = [get_origin(h) or h for h in options]
+    origins = [_PLAIN.get(o, o) for o in origins]
     for kind in (list, dict, bool):
         if kind in origins:
             return kind
-    return dict if Mapping in origins else origins[0] if origins else None
+    return origins[0] if origins else None
 
 
 def _is_union(hint: Any) -> bool:

@@ -51,8 +51,8 @@ VERBS: dict[str, Verb] = {
         positional=True,
         hint="next: medssl cohort split {cohort}",
     ),
-    "cohort info": Verb("medssl.cohort.verify:info", "what a cohort holds", positional=True),
-    "cohort verify": Verb("medssl.cohort.verify:verify", "recompute the checksum of every array", positional=True),
+    "cohort info": Verb("medssl.cohort.verify:cohort_info", "what a cohort holds", positional=True),
+    "cohort verify": Verb("medssl.cohort.verify:cohort_verify", "recompute the checksum of every array", positional=True),
     "cohort split": Verb("medssl.splits:split", "write a patient-level split file", positional=True),
     "pretrain": Verb("medssl.training.pretrain:pretrain", "self-supervised pre-training", config=True),
     "resume": Verb("medssl.training.pretrain:resume", "continue a run exactly where it stopped", positional=True),
@@ -105,6 +105,8 @@ def _run(arguments: list[str]) -> int:
         _fit_channels(namespace)
     values = _values(parser, namespace)
     result = function(**values)
+    if isinstance(result, str | Path):
+        print(result)
     if verb.hint:
         print(verb.hint.format(**values))
     return int(result) if isinstance(result, bool | int) else 0
@@ -147,10 +149,12 @@ def _function(verb: Verb) -> Callable[..., Any]:
 
 
 def _parser(name: str, verb: Verb, function: Callable[..., Any]) -> ArgumentParser:
-    from jsonargparse import ArgumentParser, set_parsing_settings
+    from jsonargparse import set_parsing_settings
+
+    from medssl.arguments import parser_class
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
+    parser: ArgumentParser = parser_class()(
         prog=f"medssl {name}", description=textwrap.dedent((function.__doc__ or verb.help).split("Args:")[0]).strip(),
         exit_on_error=False, allow_abbrev=False,
     )  # fmt: skip

@@ -56,7 +56,7 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
 def spec(value: Any) -> Any:
     """Plain data (dict, list, str, number, bool, None) that ``build`` turns back into ``value``."""
     if isinstance(value, Configurable):
-        return {"class_path": _path(type(value)), "init_args": {k: spec(v) for k, v in value.init_args.items()}}
+        return {"class_path": _path(type(value)), "init_args": {k: spec(v) for k, v in getattr(value, "init_args", {}).items()}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: spec(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
     if isinstance(value, Mapping):

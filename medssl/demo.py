@@ -44,7 +44,7 @@ def demo(*, out: Path = Path("demo"), patients: int = 24, seed: int = 0) -> None
 
 def _volumes(out: Path, raw: Path) -> Path:
     cohort, run, study = out / "cohorts" / "volumes", out / "runs" / "voco", out / "studies" / "volumes"
-    _medssl("prepare", "msd", raw, cohort, done=cohort / "cohort.json")
+    _medssl("prepare", "msd", raw, cohort, "--options", "modality=ct", done=cohort / "cohort.json")
     _medssl("cohort", "split", cohort, "--test", "0.33", done=cohort / "splits" / "default.json")
     _medssl("pretrain", "--config", "demo_voco", "--cohort", cohort, "--out", run, done=run / "summary.json")
     _medssl(

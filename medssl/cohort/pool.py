@@ -187,7 +187,7 @@ def _dask(scheduler: str, workers: int) -> Iterator[tuple[Executor, int]]:
     try:
         distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
-        raise ConfigError("--scheduler needs Dask; install it with: pip install 'medssl[dask]'") from error
+        raise ConfigError("--scheduler needs Dask; install it with: pip install 'medssl[cluster]'") from error
     if scheduler == "local":
         cluster = distributed.LocalCluster(max(workers, 1), threads_per_worker=1, dashboard_address=None)
         with cluster, distributed.Client(cluster) as client:

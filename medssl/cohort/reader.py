@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,16 +34,20 @@ class _Handles:
     def __init__(self, most: int) -> None:
         self.most = most
         self._items: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: str, make: Callable[[], T]) -> T:
         """The kept object, or a new one; the one unused for longest goes when there are too many."""
-        if key in self._items:
-            self._items.move_to_end(key)
-            kept: T = self._items[key]
-            return kept
-        made = self._items[key] = make()
-        if len(self._items) > self.most:
-            self._items.popitem(last=False)
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                kept: T = self._items[key]
+                return kept
+        made = make()  # outside the lock, for it reads from disk; two threads may both make one, which does no harm
+        with self._lock:
+            self._items[key] = made
+            if len(self._items) > self.most:
+                self._items.popitem(last=False)
         return made
 
 

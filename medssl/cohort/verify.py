@@ -135,7 +135,9 @@ def cohort_info(cohort: str | Path) -> str:
     lines += [f"label {name} ({kind}): {_label(frame[LABEL + name], kind)}" for name, kind in info.labels.items()]
     for name, labels in info.masks.items():
         holders = sum(name in masks for masks in frame["masks"])
-        lines.append(f"mask {name}: in {holders} recordings; {', '.join(f'{v} {n}' for v, n in labels.items())}")
+        lines.append(
+            f"mask {name}: in {holders} recordings; {', '.join(f'{v} {labels[v]}' for v in sorted(labels, key=int))}"
+        )
     lines += [f"events {kind}: {_counts(Counter(values))}" for kind, values in info.events.items()]
     noted = sum(bool(notes) for notes in frame["notes"])
     lines += [f"read with repairs (see column notes): {noted}"] if noted else []

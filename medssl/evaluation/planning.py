@@ -78,7 +78,8 @@ class Plan:
         lines = [
             f"study: {len(layout.arms)} arms ({', '.join(layout.arms)}) × {len(layout.budgets)} budgets "
             f"({', '.join(f'{b}: {n:g} patients' for b, n in layout.budgets.items())}) × {layout.repeats} repeats "
-            f"= {len(self.cells)} cells, tested on {len(self.test_patients)} patients of split '{self.facts['split']['name']}'"
+            f"= {len(self.cells)} cells, tested on {len(self.test_patients)} patients of split "
+            f"'{self.facts['split']['name']}'"
         ]
         if steps:
             lines.append(f"expected cost: {trained} models × {steps} steps = {trained * steps} optimiser steps")
@@ -141,9 +142,11 @@ def make_plan(
         "settings": spec(replace(settings, progress=False)),
     }  # fmt: skip
     cells = tuple(
-        Cell(arm.name, arm.source, b, r, out / "cells" / arm.name / b / str(r), _relevant(options, arm), arm.fingerprint)
-        for b in sizes for r in range(repeats) for arm in arms
-    )  # fmt: skip
+        Cell(a.name, a.source, b, r, out / "cells" / a.name / b / str(r), _relevant(options, a), a.fingerprint)
+        for b in sizes
+        for r in range(repeats)
+        for a in arms
+    )
     baseline = next((a.name for a in arms if a.source in ("none", "untrained")), arms[0].name)
     info = _task_info(found)
     layout = Layout(info, tuple(a.name for a in arms), baseline, sizes, repeats, FLOOR if simple else None)

@@ -119,20 +119,19 @@ def _count_failures(rows: pd.DataFrame, pattern: pd.DataFrame) -> pd.DataFrame:
     """Confusion counts of a failed cell: every case missed."""
     import pandas as pd
 
-    exclusive = pattern[pattern["metric"] == "n"]
-    rows = rows[rows["metric"] != "n"].copy()
-    classes = dict.fromkeys(pattern.loc[pattern["metric"] == "prevalence", "class"], 0)
-    truth = [_true_and_predicted(pair, classes)[0] for pair in exclusive["class"]]
-    missed = exclusive.assign(**{"class": truth}).groupby(["patient", "class"], as_index=False)["value"].sum()
-    missed = missed.assign(**{"class": missed["class"] + "/" + MISSED, "metric": "n", "n_items": missed["value"]})
-    counts = pattern[pattern["metric"].isin(["tp", "fn"])]
-    positives = counts.groupby(["patient", "class"])["value"].sum()
+    positives = pattern[pattern["metric"].isin(["tp", "fn"])].groupby(["patient", "class"])["value"].sum()
     for metric in ("tp", "fp", "fn"):
         own = rows["metric"] == metric
         index = pd.MultiIndex.from_frame(rows.loc[own, ["patient", "class"]])
         rows.loc[own, "value"] = positives.reindex(index).to_numpy() if metric == "fn" else 0.0
-    whole: pd.DataFrame = pd.concat([rows, missed[list(rows.columns)]], ignore_index=True)
-    return whole
+    exclusive = pattern[pattern["metric"] == "n"]
+    if not len(exclusive):
+        return rows
+    classes = dict.fromkeys(pattern.loc[pattern["metric"] == "prevalence", "class"], 0)
+    truth = [f"{_true_and_predicted(pair, classes)[0]}/{MISSED}" for pair in exclusive["class"]]
+    missed = exclusive.assign(**{"class": truth}).groupby(["patient", "metric", "class"], as_index=False)["value"].sum()
+    missed["n_items"] = missed["value"]
+    return pd.concat([rows[rows["metric"] != "n"], missed.reindex(columns=rows.columns)], ignore_index=True)
 
 
 def _patients(predictions: pd.DataFrame) -> list[tuple[str, NDArray[np.intp]]]:

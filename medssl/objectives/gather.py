@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,10 +38,8 @@ def gather_views(views: Tensor) -> Gathered:
     """
     if not _parallel():
         return Gathered(views, 0, 1)
-    from torch.distributed.nn.functional import all_gather
-
-    parts = all_gather(views.contiguous())
-    return Gathered(torch.cat(tuple(parts), dim=1), dist.get_rank() * views.shape[1], dist.get_world_size())
+    joined: Tensor = _AllGather.apply(views)
+    return Gathered(joined, dist.get_rank() * views.shape[1], dist.get_world_size())
 
 
 def gather_integers(values: Tensor | None) -> Tensor | None:
@@ -51,6 +49,28 @@ def gather_integers(values: Tensor | None) -> Tensor | None:
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, values.contiguous())
     return torch.cat(parts)
+
+
+class _AllGather(torch.autograd.Function):
+    """Concatenates dimension 1 over processes; backward sums over processes and keeps this process' part.
+
+    Own code, because ``torch.distributed.nn.functional.all_gather`` returns wrong gradients on gloo where the incoming
+    gradients are not contiguous (measured with torch 2.15: as they are after a concatenation along dimension 1).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, views: Tensor) -> Tensor:
+        ctx.length = views.shape[1]
+        own = views.contiguous()
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own)
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        summed = gradient.contiguous().clone()
+        dist.all_reduce(summed)
+        return summed.narrow(1, dist.get_rank() * ctx.length, ctx.length)
 
 
 def _parallel() -> bool:

@@ -99,7 +99,7 @@ class FinetuneSettings:
         test_windows: most windows of a recording that are averaged for one prediction.
         test_batch: windows predicted at once.
         dropout: before the classifier or regressor.
-        channels_last: keep convolution weights channels-last; ``auto`` does so for volumes.
+        channels_last: keep convolution weights channels-last; ``auto`` does so for volumes on a GPU.
         precision: ``auto`` takes bfloat16 where the processor computes with it, else 32 bit.
         clip: largest norm of the gradient; 0 switches clipping off.
         workers: processes that read data; 0 reads in the training process.

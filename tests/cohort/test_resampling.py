@@ -13,7 +13,10 @@ from medssl.cohort.resampling import rate_ratio, resample_labels, resample_signa
 
 def reference(data: np.ndarray, shape: tuple[int, ...], ratio: tuple[float, ...]) -> np.ndarray:
     """The same interpolation written as a map over coordinates."""
-    axes = [np.clip((n - 1) / 2 + (np.arange(m) - (m - 1) / 2) * r, 0, n - 1) for n, m, r in zip(data.shape, shape, ratio, strict=True)]
+    axes = [
+        np.clip((n - 1) / 2 + (np.arange(m) - (m - 1) / 2) * r, 0, n - 1)
+        for n, m, r in zip(data.shape, shape, ratio, strict=True)
+    ]
     return ndimage.map_coordinates(data.astype(np.float64), np.meshgrid(*axes, indexing="ij"), order=1, mode="nearest")
 
 
@@ -61,7 +64,9 @@ def test_labels_never_get_a_value_that_was_not_there(interpolation, ratio):
 
 def test_onehot_labels_equal_the_argmax_over_all_labels():
     rng = np.random.default_rng(1)
-    labels = np.where(ndimage.gaussian_filter(rng.normal(size=(15, 16, 17)), 2) > 0.05, rng.integers(1, 4, (15, 16, 17)), 0)
+    labels = np.where(
+        ndimage.gaussian_filter(rng.normal(size=(15, 16, 17)), 2) > 0.05, rng.integers(1, 4, (15, 16, 17)), 0
+    )
     labels = ndimage.median_filter(labels, 3).astype(np.uint8)
     shape, ratio = (23, 11, 17), (15 / 23, 16 / 11, 1.0)
     scores = np.stack([reference(labels == value, shape, ratio) for value in range(4)])

@@ -16,7 +16,9 @@ from medssl.errors import ConfigError, UnreadableRecording
 RATE = 200.0
 
 
-def wave(channels=("C3", "C4", "Cz"), *, seconds: float = 10.0, rate_hz: float = RATE, units=None, **changes) -> Recording:
+def wave(
+    channels=("C3", "C4", "Cz"), *, seconds: float = 10.0, rate_hz: float = RATE, units=None, **changes
+) -> Recording:
     """Channel i holds a sine of i + 3 Hz and 20 (i + 1) uV over noise."""
     t = np.arange(int(seconds * rate_hz)) / rate_hz
     noise = np.random.default_rng(0).normal(0, 1, (len(channels), len(t)))
@@ -107,7 +109,11 @@ def test_resampling_keeps_events_in_time():
 
 def test_filters_take_out_what_they_should_and_delay_nothing():
     t = np.arange(6000) / RATE
-    drift, beat, mains = 50 * np.sin(2 * np.pi * 0.1 * t), 10 * np.sin(2 * np.pi * 8 * t), 30 * np.sin(2 * np.pi * 50 * t)
+    drift, beat, mains = (
+        50 * np.sin(2 * np.pi * 0.1 * t),
+        10 * np.sin(2 * np.pi * 8 * t),
+        30 * np.sin(2 * np.pi * 50 * t),
+    )
     recording = wave(("Cz",)).with_(data=(drift + beat + mains)[None].astype(np.float32))
     for options in ({"band_hz": (0.8, 30.0)}, {"band_hz": (0.8, None), "notch_hz": 50.0}):
         out = physical(SignalPreparation(**options)(recording))[0]

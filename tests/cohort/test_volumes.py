@@ -123,7 +123,9 @@ def test_channels_are_scaled_one_by_one():
     prepared = VolumePreparation(intensity="mr")(recording)
     assert prepared.channels == ("T1", "T2")
     assert prepared.scale[1] > 100 * prepared.scale[0]
-    np.testing.assert_allclose(network(prepared).mean(axis=(1, 2, 3))[0], network(prepared).mean(axis=(1, 2, 3))[1], atol=0.02)
+    np.testing.assert_allclose(
+        network(prepared).mean(axis=(1, 2, 3))[0], network(prepared).mean(axis=(1, 2, 3))[1], atol=0.02
+    )
 
 
 @pytest.mark.parametrize(("frames", "level"), [("first", 0.0), ("mean", 1.0)])

@@ -83,7 +83,7 @@ def volume(row: int, shape: tuple[int, int, int] = (8, 24, 24), *, channels: int
     common = gaussian_filter(np.random.default_rng(0).normal(size=(channels, *shape)), (0, 2, 2, 2))
     own = gaussian_filter(np.random.default_rng(row + 1).normal(size=(channels, *shape)), (0, 2, 2, 2))
     mixed = common + 0.3 * own
-    scaled = 500 + 200 * mixed / mixed.std()
+    scaled = 500 + 200 * mixed / max(mixed.std(), 1e-6)
     points = np.stack(np.meshgrid(*(np.arange(0, s, 3) for s in shape), indexing="ij"), -1).reshape(-1, 3)
     data = scaled.clip(20, 1000).astype(np.int16)
     return ToyReader(data, row=row, patient=f"P{row}", spacing_mm=(1.0, 1.0, 1.0), points=points)

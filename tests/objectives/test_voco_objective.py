@@ -127,8 +127,12 @@ def test_order_of_the_volumes_matters_across_volumes_only() -> None:
     y = voco.overlap_labels(torch.tensor([[0, 1], [3, 4]]), (4, 4), (2, 2)).double().expand(3, 2, 4)
     within = [sum(voco.prediction_v1(voco.position_similarity(a, b), y)).mean() for a, b in ((x, q), (x[order], q[order]))]  # type: ignore[union-attr]
     torch.testing.assert_close(within[0], within[1])
-    across = voco.intervolume(x, q, x, q).mean()
-    assert across.item() != pytest.approx(voco.intervolume(x[order], q[order], x[order], q[order]).mean().item())
+    t, p, order = random(4, 2, 6, seed=2), random(4, 4, 6, seed=3), [1, 0, 2, 3]
+    x, q = random(4, 2, 6), random(4, 4, 6, seed=1)
+    across = voco.intervolume(x, q, t, p).mean().item()
+    assert across != pytest.approx(voco.intervolume(x[order], q[order], t[order], p[order]).mean().item())
+    turned = [t.roll(1, 0) for t in (x, q, t, p)]
+    assert across == pytest.approx(voco.intervolume(*turned).mean().item()), "a cyclic shift keeps neighbours"
 
 
 def test_teacher_of_the_agreement_gets_no_gradient() -> None:

@@ -1,0 +1,163 @@
+"""The limited-label study: encoders × label budgets × repeats, tested on the same patients, compared with statistics.
+
+STUDY/cells/ENCODER/BUDGET/REPEAT/   one model each, see ``medssl.evaluation.cells``
+STUDY/results.parquet                one row an (encoder, budget, repeat, fold, patient, metric, class)
+STUDY/summary.json                   estimates with intervals, paired comparisons, the verdict, and what it rests on
+STUDY/examples.npz                   a few test cases with the predictions of every arm, for the report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from medssl.encoders.base import Encoder
+from medssl.errors import TrainingError
+from medssl.evaluation.cells import Cell, Outcome, RunCell, run_cells
+from medssl.evaluation.examples import write_examples
+from medssl.evaluation.planning import Plan, Protocol, make_plan
+from medssl.evaluation.results import COLUMNS, failed_rows, prediction_rows, segmentation_rows
+from medssl.evaluation.running import prepare_features, run_cell
+from medssl.evaluation.summary import summarise
+from medssl.evaluation.verdict import verdict
+from medssl.training.settings import FinetuneSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FORMAT_VERSION", "evaluate", "run_study"]
+
+FORMAT_VERSION = 1
+_DEFAULTS = FinetuneSettings()
+Key = tuple[str, str, int]
+
+
+def evaluate(
+    *,
+    cohort: Path,
+    task: Literal["segmentation", "classification", "regression"],
+    target: str,
+    encoders: dict[str, str],
+    out: Path,
+    budgets: list[str] = ["1", "2", "8", "all"],  # noqa: B006 - read only; the command line shows it as the default
+    repeats: int = 3,
+    protocol: Protocol = "finetune",
+    split: str = "default",
+    settings: FinetuneSettings = _DEFAULTS,
+    architecture: Encoder | None = None,
+    jobs: int = 1,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Compare pre-trained encoders with training from scratch at several label budgets, on the same test patients.
+
+    Every arm sees the same label draws, test patients, steps and augmentation. Finished cells are not run again, so an
+    interrupted study continues when it is called again, and arms, budgets or repeats can be added. The baseline and a
+    simple one without deep learning are always among the arms.
+
+    Args:
+        cohort: a prepared cohort with a split.
+        task: segmentation of a mask, classification of a label or of events, regression of a label.
+        target: name of the mask, label or kind of event; ``NAME:A,B`` restricts classification to these classes.
+        encoders: name=RUN pairs; ``scratch=none`` is training from scratch with the architecture of the others.
+        out: folder of the study.
+        budgets: labelled patients: numbers, fractions such as 0.1, or ``all``; smaller ones are part of larger ones.
+        repeats: label draws, each with its own training seed; 5 or more give intervals over draws and patients.
+        protocol: train everything (finetune), or only a linear probe or nearest neighbours on frozen features.
+        split: name of the split in COHORT/splits.
+        settings: how every model is trained.
+        architecture: of ``none`` arms; by default that of the first pre-trained encoder.
+        jobs: models trained at the same time on this machine.
+        scheduler: address of a Dask scheduler (or ``local``) that runs the cells instead.
+
+    Returns:
+        What stands in STUDY/summary.json.
+
+    Raises:
+        MedSSLError: something cannot work, said before the first step; or every cell failed.
+    """
+    plan = make_plan(
+        cohort=cohort, task=task, target=target, encoders=encoders, budgets=[str(b) for b in budgets], repeats=repeats,
+        protocol=protocol, split=split, out=out, settings=settings, architecture=architecture,
+    )  # fmt: skip
+    print(plan.describe(), flush=True)
+    prepare_features(plan)
+    summary = run_study(plan, run_cell, jobs=jobs, scheduler=scheduler, progress=settings.progress)
+    print(f"{summary['verdict']}\nnext: medssl report {out}", flush=True)
+    return summary
+
+
+def run_study(
+    plan: Plan, run: RunCell, *, jobs: int = 1, scheduler: str | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Run the cells of a plan and write the study's files; returns ``summary.json``."""
+    from medssl.training.run import environment, write_json
+
+    outcomes = run_cells(plan.cells, run, jobs=jobs, scheduler=scheduler, progress=progress)
+    failed = [(c, outcomes[c.folder]) for c in plan.cells if not outcomes[c.folder].finished]
+    if len(failed) == len(plan.cells):
+        raise TrainingError(f"every cell of the study failed; the first: {failed[0][1].error}")
+    table, predictions = _table(plan, outcomes)
+    _write_table(table, plan.out / "results.parquet")
+    summary: dict[str, Any] = {
+        "format_version": FORMAT_VERSION, "kind": "study", "status": "finished", **plan.facts,
+        "interval": "95 %, over patients", **summarise(table, predictions, plan.layout),
+        "failed": [_failure(cell, outcome) for cell, outcome in failed],
+        "seconds": float(sum(o.seconds for o in outcomes.values())),
+    }  # fmt: skip
+    summary["verdict"] = verdict(summary)
+    summary["environment"] = environment([])
+    write_examples(plan, predictions)
+    write_json(plan.out / "summary.json", summary)
+    return summary
+
+
+def _failure(cell: Cell, outcome: Outcome) -> dict[str, Any]:
+    return {"encoder": cell.encoder, "budget": cell.budget, "repeat": cell.repeat, "error": outcome.error}
+
+
+def _table(plan: Plan, outcomes: Mapping[Path, Outcome]) -> tuple[pd.DataFrame, dict[Key, pd.DataFrame]]:
+    """The results table with a row of the worst value for everything a failed cell did not answer."""
+    import pandas as pd
+
+    parts: list[pd.DataFrame] = []
+    predictions: dict[Key, pd.DataFrame] = {}
+    missing: list[Cell] = []
+    for cell in plan.cells:
+        if not outcomes[cell.folder].finished:
+            missing.append(cell)
+            continue
+        rows, answers = _read(cell, plan)
+        parts.append(_labelled(rows, cell, failed=False))
+        if answers is not None:
+            predictions[cell.encoder, cell.budget, cell.repeat] = answers
+    known = pd.concat(parts, ignore_index=True)
+    pattern = parts[0][["patient", "metric", "class", "value", "n_items"]]
+    parts += [_labelled(failed_rows(pattern, known), cell, failed=True) for cell in missing]
+    return pd.concat(parts, ignore_index=True), predictions
+
+
+def _read(cell: Cell, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Rows of a finished cell and, but for segmentation, its predictions of the test patients in a fixed order."""
+    import pandas as pd
+
+    if plan.layout.info.task == "segmentation":
+        cases = pd.read_parquet(cell.folder / "per_case.parquet")
+        return segmentation_rows(cases[cases["group"] == "test"]), None
+    answers = pd.read_parquet(cell.folder / "predictions.parquet")
+    order = [c for c in ("patient", "recording", "onset_s") if c in answers]
+    answers = answers[answers["group"] == "test"].sort_values(order, kind="stable").reset_index(drop=True)
+    return prediction_rows(answers, plan.layout.info), answers
+
+
+def _labelled(rows: pd.DataFrame, cell: Cell, *, failed: bool) -> pd.DataFrame:
+    whole = rows.assign(encoder=cell.encoder, budget=cell.budget, repeat=cell.repeat, fold=0, failed=failed)
+    return whole[list(COLUMNS)].astype({"n_items": np.int64, "value": np.float64})
+
+
+def _write_table(table: pd.DataFrame, file: Path) -> None:
+    beside = file.with_name(f".{file.name}.part")
+    table.to_parquet(beside, index=False)
+    beside.replace(file)

@@ -1,0 +1,285 @@
+"""Raw clinical files in, masks in the source's own geometry or a table of answers out."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.adapters.recording import Ids, Recording, Rejected
+from medssl.cohort import CohortInfo
+from medssl.cohort.preparation import Preparation, Prepared
+from medssl.cohort.recipe import Item, Recipe, load_recipe
+from medssl.configurable import build
+from medssl.errors import ConfigError, MedSSLError
+from medssl.progress import track
+from medssl.training.contract import match_input
+from medssl.training.inference import Testing, applied, predict_windows, segment
+from medssl.training.models import Model, load_model
+from medssl.training.run import write_atomic, write_json
+from medssl.training.windows import cut, event_start, fixed_starts
+
+__all__ = ["predict"]
+
+Format = Literal["nifti", "dicom-seg", "csv", "auto"]
+Row = dict[str, Any]
+
+
+def predict(
+    *,
+    run: Path,
+    source: Path,
+    out: Path,
+    format: Format = "auto",
+    recipe: str = "auto",
+    options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Apply a fine-tuned model to raw files.
+
+    The preparation stored with the model is applied again, so the files are treated as the training data were.
+    Segmentation writes one mask a recording, on the grid of its source; classification and regression write
+    ``predictions.csv``. A file that cannot be used is listed in ``rejected.csv`` and the others go on.
+
+    Args:
+        run: of `medssl finetune` (or a folder with model.json).
+        source: a file, a DICOM folder, or a folder of many.
+        out: folder to write.
+        format: of masks: nifti, or dicom-seg for DICOM sources; ``auto`` takes what the source is. csv for tables.
+        recipe: how the files of a folder are found: ``auto``, ``folder``, ``dicom``, or any other recipe.
+        options: of the recipe, e.g. ``rate_hz`` of files that do not say it themselves.
+
+    Returns:
+        Counts, and what was written.
+
+    Raises:
+        MedSSLError: no model, nothing to predict, or every file was refused (rejected.csv says why).
+    """
+    model = load_model(run)
+    segmenting = model.target["task"] == "segmentation"
+    if format != "auto" and segmenting == (format == "csv"):
+        allowed = "nifti, dicom-seg" if segmenting else "csv"
+        raise ConfigError(f"a {model.target['task']} model does not write {format}; choose {allowed} or auto")
+    items = list(_items(source, model.inputs.kind, recipe, options or {}))
+    if not items:
+        raise MedSSLError(f"'{source}' holds no {model.inputs.kind} file; give a file, or a folder of them")
+    out.mkdir(parents=True, exist_ok=True)
+    job = _Prediction(model, out, format)
+    with track(len(items), "predicting", unit="files") as progress:
+        for reader, item in items:
+            job.take(reader, item)
+            progress.advance(note=f"{len(job.rejected)} rejected")
+    return job.finish(source)
+
+
+class _Prediction:
+    """One call of ``predict``: collects rows and rejections, writes masks as they come."""
+
+    def __init__(self, model: Model, out: Path, format: Format) -> None:
+        self.model = model
+        self.out = out
+        self.format = format
+        self.preparation: Preparation = _preparation(model)
+        stored = model.testing
+        self.testing = Testing(**{**stored, "size": tuple(stored["size"])})
+        self.rows: list[Row] = []
+        self.rejected: list[Rejected] = []
+        self.written: list[str] = []
+
+    def take(self, recipe: Recipe | None, item: Item | Rejected) -> None:
+        """Predict one input; whatever is wrong with it ends in ``rejected``."""
+        if isinstance(item, Rejected):
+            self.rejected.append(item)
+            return
+        assert recipe is not None
+        try:
+            recordings, refused = recipe.read(item)
+            self.rejected += refused
+            for recording in recordings:
+                self._one(recording)
+        except MedSSLError as error:
+            self.rejected.append(Rejected(item.source, str(error)))
+        except Exception as error:  # one damaged file must not stop the others; it is listed with its fault
+            self.rejected.append(Rejected(item.source, f"{type(error).__name__}: {error}"))
+
+    def _one(self, recording: Recording) -> None:
+        prepared = self.preparation(recording)
+        image = self._network_input(prepared)
+        with applied(self.model.head, self.testing.precision):
+            if self.model.target["task"] == "segmentation":
+                self._write_mask(recording, prepared, segment(self.model.head, image, self.testing).cpu().numpy())
+            else:
+                self.rows += self._answers(recording, prepared, image)
+
+    def _network_input(self, prepared: Prepared) -> NDArray[np.float32]:
+        """(C, *shape) float32, channels in the model's order."""
+        seen = CohortInfo(
+            kind=self.model.inputs.kind,  # type: ignore[arg-type]
+            modality="", recipe="", channels=prepared.channels, rate_hz=prepared.rate_hz,
+            spacing_mm=prepared.spacing_mm if self.model.inputs.spacing_mm else None,
+        )  # fmt: skip
+        matched = match_input(self.model.inputs, seen)
+        chosen = list(range(len(prepared.channels))) if matched.channels is None else list(matched.channels)
+        tail = (1,) * (prepared.image.ndim - 1)
+        x = prepared.image[chosen].astype(np.float32)
+        x *= prepared.input_scale[chosen].astype(np.float32).reshape(-1, *tail)
+        x += prepared.input_offset[chosen].astype(np.float32).reshape(-1, *tail)
+        return np.clip(x, *np.array(prepared.input_range, dtype=np.float32), out=x)
+
+    def _write_mask(self, recording: Recording, prepared: Prepared, probabilities: NDArray[np.float32]) -> None:
+        from medssl.adapters.masks import resample_labels_to, write_mask
+
+        assert prepared.affine is not None
+        classes = resample_labels_to(probabilities, prepared.affine, recording)
+        values = np.array(self.model.target["values"])
+        labels = values.astype(np.uint8 if values.max() < 256 else np.uint16)[classes]
+        file = self.out / f"{_file_name(recording)}{self._suffix(recording)}"
+        names = dict(zip(self.model.target["values"], self.model.target["classes"], strict=True))
+        write_mask(file, labels, recording, names={int(v): n for v, n in names.items() if v})
+        self.written.append(file.name)
+        certain = float(probabilities.max(0).mean())
+        voxels = np.bincount(labels.ravel(), minlength=int(values.max()) + 1)
+        volume_ml = float(np.prod(recording.spacing_mm or (1.0, 1.0, 1.0))) / 1000
+        sizes = {f"ml/{n}": float(voxels[v]) * volume_ml for v, n in names.items() if v}
+        self.rows.append({**_ids(recording), "mask": file.name, **sizes, "mean_confidence": certain})
+
+    def _suffix(self, recording: Recording) -> str:
+        dicom = self.format == "dicom-seg" or (self.format == "auto" and _is_dicom(recording))
+        return ".dcm" if dicom else ".nii.gz"
+
+    def _answers(self, recording: Recording, prepared: Prepared, image: NDArray[np.float32]) -> list[Row]:
+        if self.model.target["source"] == "event":
+            return self._event_answers(recording, prepared, image)
+        starts = fixed_starts(image.shape[1:], self.testing.size, self.testing.windows)
+        windows = [self._window(prepared, image, start) for start in starts]
+        logits = predict_windows(self.model.head, windows, self.testing.batch).mean(0, keepdim=True)
+        answer = self.model.head.probabilities(logits).double().numpy()[0]
+        return [{**_ids(recording), **_as_row(self.model.target, answer), "windows": len(windows)}]
+
+    def _event_answers(self, recording: Recording, prepared: Prepared, image: NDArray[np.float32]) -> list[Row]:
+        """One row an annotated event; without annotations one for every half window."""
+        size, rate = self.testing.size[0], float(prepared.rate_hz or 1.0)
+        known = [e for e in prepared.events if e.kind == self.model.target["name"]]
+        times = [e.onset_s for e in known]
+        if not times:
+            times = [i * size / 2 / rate for i in range(1, max(2, math.ceil(2 * image.shape[1] / size)))]
+        starts = [(event_start(t, rate, size),) for t in times]
+        windows = [self._window(prepared, image, start) for start in starts]
+        logits = predict_windows(self.model.head, windows, self.testing.batch)
+        answers = self.model.head.probabilities(logits).double().numpy()
+        return [
+            {**_ids(recording), "time_s": t, **_as_row(self.model.target, a)}
+            for t, a in zip(times, answers, strict=True)
+        ]
+
+    def _window(self, prepared: Prepared, image: NDArray[np.float32], start: Sequence[int]) -> NDArray[np.float32]:
+        """Beyond the edge the same values as in training: those of ``fill``."""
+        inside = cut(image, start, self.testing.size, 0)
+        if inside.base is image or prepared.fill == 0 == float(np.abs(prepared.input_offset).max()):
+            return inside
+        outside = cut(np.ones((1, *image.shape[1:]), dtype=bool), start, self.testing.size, 0)
+        low, high = prepared.input_range
+        fill = np.clip(prepared.fill * prepared.input_scale + prepared.input_offset, low, high).astype(np.float32)
+        tail = (1,) * (image.ndim - 1)
+        return np.where(outside, inside, fill[: len(image)].reshape(-1, *tail))
+
+    def finish(self, source: Path) -> dict[str, Any]:
+        """Write the tables; refuse to call it a success when nothing was predicted."""
+        _write_csv(self.out / "rejected.csv", [{"source": r.source, "reason": r.reason} for r in self.rejected])
+        if not self.rows:
+            first = "; ".join(f"{r.source}: {r.reason}" for r in self.rejected[:3])
+            raise MedSSLError(f"nothing of '{source}' could be predicted ({len(self.rejected)} refused): {first}")
+        table = "masks.csv" if self.written else "predictions.csv"
+        _write_csv(self.out / table, self.rows)
+        result = {
+            "recordings": len({r["recording"] for r in self.rows}), "rejected": len(self.rejected), "table": table,
+            "masks": self.written, "model": dict(self.model.provenance),
+        }  # fmt: skip
+        write_json(self.out / "summary.json", result)
+        return result
+
+
+def _preparation(model: Model) -> Preparation:
+    from medssl.cohort import signals, volumes  # noqa: F401 - defines the classes that may be named
+
+    settings = dict(model.inputs.preparation)
+    return build(settings, Preparation)  # type: ignore[type-abstract]
+
+
+def _items(
+    source: Path, kind: str, recipe: str, options: Mapping[str, Any]
+) -> Iterator[tuple[Recipe | None, Item | Rejected]]:
+    """Every input at or below ``source`` with the recipe that reads it."""
+    if not source.exists():
+        raise MedSSLError(f"'{source}' does not exist; give a file or a folder")
+    if source.is_file() and recipe == "auto" and not options:
+        name = re.sub(r"(\.nii)?\.[^.]+$", "", source.name)
+        yield load_recipe("folder", {"kind": kind}), Item(source, Ids(patient=name, recording=name))
+        return
+    folder, chosen = source, dict(options)
+    if source.is_file() and recipe in ("auto", "folder"):
+        folder, chosen = source.parent, {"glob": glob.escape(source.name), **chosen}
+    if recipe == "auto":
+        recipe = "dicom" if kind == "volume" and source.is_dir() and _has_dicom(source) else "folder"
+    loaded = load_recipe(recipe, {"kind": kind, **chosen} if recipe == "folder" else chosen)
+    if loaded.kind != kind:
+        raise ConfigError(f"recipe '{recipe}' reads {loaded.kind}s but the model takes {kind}s")
+    found: Iterable[Item | Rejected] = loaded.find(folder)
+    yield from ((loaded, item) for item in found)
+
+
+def _has_dicom(folder: Path) -> bool:
+    for file in sorted(p for p in folder.rglob("*") if p.is_file())[:50]:
+        with file.open("rb") as handle:
+            if handle.read(132)[128:] == b"DICM":
+                return True
+    return False
+
+
+def _is_dicom(recording: Recording) -> bool:
+    path = Path(recording.source)
+    return path.is_dir() or path.suffix.lower() in (".dcm", ".ima")
+
+
+def _file_name(recording: Recording) -> str:
+    name = recording.ids.recording or Path(recording.source).name.split(".")[0]
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _ids(recording: Recording) -> Row:
+    return {
+        "source": recording.source, "patient": recording.ids.patient, "recording": recording.ids.recording,
+        "notes": "; ".join(recording.notes),
+    }  # fmt: skip
+
+
+def _as_row(target: Mapping[str, Any], answer: NDArray[np.float64]) -> Row:
+    """Prediction, probabilities, and their entropy in bits (0 certain, log2 K undecided) as the uncertainty."""
+    if target["task"] == "regression":
+        return {"prediction": float(answer)}
+    classes = list(target["classes"])
+    p = np.clip(answer, 1e-12, 1.0)
+    if target["multilabel"]:
+        entropy = float(-(p * np.log2(p) + (1 - answer) * np.log2(np.clip(1 - answer, 1e-12, 1))).mean())
+        chosen = "|".join(c for c, share in zip(classes, answer, strict=True) if share > 0.5)
+    else:
+        entropy, chosen = float(-(p * np.log2(p)).sum()), classes[int(answer.argmax())]
+    shares = {f"p/{c}": float(share) for c, share in zip(classes, answer, strict=True)}
+    return {"prediction": chosen, **shares, "entropy_bits": entropy}
+
+
+def _write_csv(file: Path, rows: Sequence[Row]) -> None:
+    import io
+
+    text = io.StringIO()
+    columns = list(dict.fromkeys(k for row in rows for k in row)) or ["source", "reason"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(file, text.getvalue())
