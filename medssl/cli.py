@@ -211,7 +211,7 @@ def _encoder_arguments(node: Any) -> Iterator[Any]:
 
 
 def _values(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
-    objects = parser.instantiate_classes(namespace)
+    objects = parser.instantiate(namespace)
     values = {k: v for k, v in vars(objects).items() if k != "config" and not k.startswith("__")}
     return {k: (Path(v) if type(v).__module__.startswith("jsonargparse") and hasattr(v, "absolute") else v)
             for k, v in values.items()}  # fmt: skip

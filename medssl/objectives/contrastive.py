@@ -93,7 +93,7 @@ def info_nce_anchors(
         own = _own(anchors.shape[1], keys.shape[1], offset, views.device)
         same_group = _same(group, own)
         same_label = None if labels is None else _same(labels, own)
-        losses, nearest = _terms(similarity, own, same_group, same_label)
+        losses, nearest = _terms(similarity, own, offset, same_group, same_label)
         negatives = _negatives_of_all_keys(group, labels, keys.shape[1], views.device)
         valid = negatives[offset : offset + anchors.shape[1]]
         losses = torch.where(valid, losses, 0.0)
@@ -101,7 +101,9 @@ def info_nce_anchors(
         return AnchorLosses(losses, valid, negatives.sum() / world, accuracy.detach())
 
 
-def _terms(similarity: Tensor, own: Tensor, same_group: Tensor, same_label: Tensor | None) -> tuple[Tensor, Tensor]:
+def _terms(
+    similarity: Tensor, own: Tensor, offset: int, same_group: Tensor, same_label: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Losses (K, N) averaged over the other views, and whether the own positive is the nearest of the allowed keys.
 
     ``own``, ``same_group`` and ``same_label`` are (N, M): the key is of the anchor's sample, group, label.
@@ -109,33 +111,34 @@ def _terms(similarity: Tensor, own: Tensor, same_group: Tensor, same_label: Tens
     k, n = similarity.shape[:2]
     excluded = same_group if same_label is None else same_group & ~same_label
     itself = torch.eye(k, dtype=torch.bool, device=own.device).view(k, 1, k, 1) & own.view(1, n, 1, -1)
-    banned = itself | (excluded & ~own).view(1, n, 1, -1)
-    # logsumexp over the keys of each view: within the own view, and within each other view
-    denominators = similarity.masked_fill(banned, -torch.inf).logsumexp(-1)
-    within = denominators.diagonal(dim1=0, dim2=2).transpose(0, 1)  # (K, N)
-    pair = torch.logaddexp(within.unsqueeze(-1), denominators)  # (K, N, K): anchor's view, sample, other view
-    positive = _positives(similarity, own, same_label)
+    allowed = similarity.masked_fill(itself | (excluded & ~own).view(1, n, 1, -1), -torch.inf)
+    # logsumexp over the keys of each view; then over the pair of the anchor's own and the other view
+    denominators = allowed.logsumexp(-1)
+    pair = torch.logaddexp(_of_own_view(denominators), denominators)  # (K, N, K): anchor's view, sample, other view
+    place = torch.arange(n, device=own.device)
+    mine = similarity[:, place, :, place + offset].transpose(0, 1)
+    positive = mine if same_label is None else _positives(similarity, mine, same_label & ~own)
     other = ~torch.eye(k, dtype=torch.bool, device=own.device).view(k, 1, k)
     losses = torch.where(other, pair - positive, 0.0).sum(-1) / (k - 1)
-    with torch.no_grad():
-        best = similarity.masked_fill(banned, -torch.inf).amax(-1)  # (K, N, K)
-        mine = torch.where(own.view(1, n, 1, -1), similarity, -torch.inf).amax(-1)
-        beaten = (best > mine) | (best.diagonal(dim1=0, dim2=2).transpose(0, 1).unsqueeze(-1) > mine)
-        nearest = ~(beaten & other).any(-1)
+    best = allowed.detach().amax(-1)
+    nearest = ~((torch.maximum(best, _of_own_view(best)) > mine) & other).any(-1)
     return losses, nearest
 
 
-def _positives(similarity: Tensor, own: Tensor, same_label: Tensor | None) -> Tensor:
-    """(K, N, K): mean similarity of anchor (a, i) to its positives of the pair of views (a, b)."""
+def _of_own_view(values: Tensor) -> Tensor:
+    """(K, N, K) → (K, N, 1): of the keys in the anchor's own view."""
+    return values.diagonal(dim1=0, dim2=2).transpose(0, 1).unsqueeze(-1)
+
+
+def _positives(similarity: Tensor, mine: Tensor, further: Tensor) -> Tensor:
+    """(K, N, K): mean similarity of anchor (a, i) to its positives of the pair of views (a, b).
+
+    ``mine`` (K, N, K) is that to its own sample, ``further`` (N, M) tells keys of other samples with its label.
+    """
     n = similarity.shape[1]
-    mine = torch.where(own.view(1, n, 1, -1), similarity, 0.0).sum(-1)
-    if same_label is None:
-        return mine
-    further = (same_label & ~own).view(1, n, 1, -1)
-    others = torch.where(further, similarity, 0.0).sum(-1)  # (K, N, K)
-    both = others + others.diagonal(dim1=0, dim2=2).transpose(0, 1).unsqueeze(-1)
-    count = further.view(n, -1).sum(-1).view(1, n, 1)
-    return (mine + both) / (1 + 2 * count)
+    others = torch.where(further.view(1, n, 1, -1), similarity, 0.0).sum(-1)
+    count = further.sum(-1).view(1, n, 1)
+    return (mine + others + _of_own_view(others)) / (1 + 2 * count)
 
 
 def _own(n: int, m: int, offset: int, device: torch.device) -> Tensor:

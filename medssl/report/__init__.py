@@ -1,0 +1,48 @@
+"""One self-contained HTML page for a run or a study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from medssl.errors import ConfigError
+
+__all__ = ["report"]
+
+
+def report(path: Path, out: Path | None = None) -> Path:
+    """Write the page of a study or a run: one HTML file without references to any other file or to the network.
+
+    Args:
+        path: a study (``medssl evaluate``) or a run (``medssl pretrain``, ``medssl finetune``).
+        out: the HTML file; by default ``report.html`` in ``path``.
+
+    Returns:
+        Where it lies.
+
+    Raises:
+        ConfigError: ``path`` is neither.
+    """
+    path = Path(path)
+    file = path / "summary.json"
+    if not file.is_file():
+        raise ConfigError(
+            f"'{path}' is no run or study (it has no summary.json); give the --out of `medssl pretrain`, `medssl "
+            "finetune` "
+            "or `medssl evaluate`"
+        )
+    if json.loads(file.read_text(encoding="utf-8")).get("kind") == "study":
+        from medssl.report.study_page import study_page
+
+        page = study_page(path)
+    else:
+        from medssl.report.run_page import run_page
+
+        page = run_page(path)
+    target = Path(out) if out is not None else path / "report.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.part")
+    beside.write_text(page, encoding="utf-8")
+    beside.replace(target)
+    print(f"report: {target}")
+    return target

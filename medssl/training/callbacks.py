@@ -26,10 +26,16 @@ Module = lightning.LightningModule
 
 def rng_state() -> dict[str, Any]:
     """State of every global random generator, as plain values and tensors."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), int(position), int(has_gauss), float(gauss)],
+        "numpy": [
+            kind,
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -40,7 +46,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
     kind, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
@@ -95,9 +101,8 @@ class Checkpoints(Callback):
     def on_train_batch_end(self, trainer: Fit, pl_module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save when it is time."""
         step = trainer.global_step
-        if between_steps(trainer, batch_idx) and step % self.every == 0:
-            self.save(trainer)
-        elif self.keep_every and between_steps(trainer, batch_idx) and step % self.keep_every == 0:
+        due = step % self.every == 0 or (self.keep_every > 0 and step % self.keep_every == 0)
+        if due and between_steps(trainer, batch_idx):
             self.save(trainer)
 
     def on_train_end(self, trainer: Fit, pl_module: Module) -> None:

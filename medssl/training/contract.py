@@ -76,8 +76,8 @@ def _physical(inputs: InputSpec, info: CohortInfo, allow: bool) -> tuple[str, ..
     if problems and not allow:
         setting, theirs, ours, value = problems[0]
         raise ConfigError(
-            f"the encoder was trained at {theirs} but the cohort has {ours}; prepare the cohort with {setting} {value}, "
-            "or allow it with --settings.allow_mismatch true"
+            f"the encoder was trained at {theirs} but the cohort has {ours}; prepare the cohort with {setting} "
+            f"{value}, or allow it with --settings.allow_mismatch true"
         )
     return tuple(f"trained at {theirs}, used at {ours} (allowed)" for _, theirs, ours, _ in problems)
 

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from medssl.cohort import Cohort
 from medssl.configurable import build, spec
 from medssl.encoders.base import Encoder, InputSpec, load_encoder
 from medssl.errors import ConfigError, SplitError
+from medssl.evaluation.metrics.catalogue import HEADLINE
 from medssl.heads.base import Head
-from medssl.splits import Budget, Split, patient_strata
+from medssl.splits import Split, patient_strata
 from medssl.splits import budget as draw_budget
 from medssl.training.callbacks import GradientGuard, PoliteStop
 from medssl.training.contract import Matched, match_input
@@ -160,6 +161,11 @@ class _Job:
             "seconds": {"train": trained - began, "test": tested - trained},
         }
         write_json(out / "summary.json", summary)
+        headline = HEADLINE[self.target.task]
+        print(
+            f"{out}: {headline} {summary['metrics'][headline]:.4g} on {summary['n_test_patients']} test patients "
+            f"(trained with the labels of {self.budget.n_patients})"
+        )
         return summary
 
     def train_head(self, out: Path) -> dict[str, Any]:
@@ -181,9 +187,7 @@ class _Job:
             out, callbacks, max_steps=settings.max_steps, precision=self.testing.precision,
             accelerator=settings.accelerator, devices=1, deterministic=settings.deterministic,
         )  # fmt: skip
-        data = StepData(
-            Draws(self.source(), seed=self.seed), batch_size=settings.batch_size, workers=settings.workers
-        )
+        data = StepData(Draws(self.source(), seed=self.seed), batch_size=settings.batch_size, workers=settings.workers)
         fit(trainer, self.head, data, None)
         if stop.exit_code:
             print("stopped; an unfinished fine-tuning starts anew when it is called again", file=sys.stderr)

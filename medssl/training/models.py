@@ -1,7 +1,7 @@
 """A fine-tuned model on disk: everything ``predict`` needs, and nothing that could run code.
 
-    RUN/model/model.safetensors   weights of encoder and head
-    RUN/model/model.json          the head with its encoder, what it was trained on, what it predicts, how it is applied
+RUN/model/model.safetensors   weights of encoder and head
+RUN/model/model.json          the head with its encoder, what it was trained on, what it predicts, how it is applied
 """
 
 from __future__ import annotations

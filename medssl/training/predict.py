@@ -33,10 +33,10 @@ Row = dict[str, Any]
 
 
 def predict(
-    *,
     run: Path,
     source: Path,
     out: Path,
+    *,
     format: Format = "auto",
     recipe: str = "auto",
     options: dict[str, Any] | None = None,
@@ -202,6 +202,7 @@ class _Prediction:
             "masks": self.written, "model": dict(self.model.provenance),
         }  # fmt: skip
         write_json(self.out / "summary.json", result)
+        print(f"{self.out / table}: {result['recordings']} recordings, {len(self.rejected)} rejected")
         return result
 
 

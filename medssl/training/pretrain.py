@@ -88,7 +88,7 @@ def pretrain(
         return job.run(checkpoint=None)
 
 
-def resume(*, run: Path, max_steps: int | None = None) -> dict[str, Any]:
+def resume(run: Path, *, max_steps: int | None = None) -> dict[str, Any]:
     """Continue a run exactly where it stopped: weights, optimiser, schedule, random states and data order.
 
     Args:
@@ -244,6 +244,8 @@ class _Job:
         if stop.exit_code:
             print(f"stopped at step {summary['steps']}; continue with: medssl resume {out}", file=sys.stderr)
             raise SystemExit(stop.exit_code)
+        if _is_main():
+            print(f"{out}: {summary['steps']} steps, loss {log.latest.get('loss', float('nan')):.4g}; encoder exported")
         return summary
 
     def export(self, step: int) -> None:

@@ -49,7 +49,9 @@ class FitProgress(Callback):
         what = f"{self.what} from step {done}" if done else self.what
         self._bar = self._stack.enter_context(track(trainer.max_steps - done, what, unit="steps"))
 
-    def on_train_batch_end(self, trainer: Fit, pl_module: Module, outputs: object, batch: object, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Fit, pl_module: Module, outputs: object, batch: object, batch_idx: int
+    ) -> None:
         """One step further."""
         if self._bar is None or not between_steps(trainer, batch_idx):
             return

@@ -1,11 +1,11 @@
 """The run directory: what was asked for, on what, and what came of it.
 
-    RUN/config.yaml        complete; ``medssl pretrain --config RUN/config.yaml --out ANOTHER`` repeats the run
-    RUN/environment.json   versions, device, git state, cohort fingerprints, split hashes
-    RUN/metrics.csv        one row every ``log_every`` steps
-    RUN/checkpoints/       last.ckpt (and those kept for good)
-    RUN/encoder/           the exported encoder (pre-training) or RUN/model/ (fine-tuning)
-    RUN/summary.json       the result; its ``status`` is "finished" once the run is complete
+RUN/config.yaml        complete; ``medssl pretrain --config RUN/config.yaml --out ANOTHER`` repeats the run
+RUN/environment.json   versions, device, git state, cohort fingerprints, split hashes
+RUN/metrics.csv        one row every ``log_every`` steps
+RUN/checkpoints/       last.ckpt (and those kept for good)
+RUN/encoder/           the exported encoder (pre-training) or RUN/model/ (fine-tuning)
+RUN/summary.json       the result; its ``status`` is "finished" once the run is complete
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def read_config(run: Path) -> dict[str, Any]:
 
     file = run / "config.yaml"
     if not file.is_file():
-        raise CheckpointError(f"'{run}' is no run (it has no config.yaml); give the --out of an earlier `medssl pretrain`")
+        raise CheckpointError(
+            f"'{run}' is no run (it has no config.yaml); give the --out of an earlier `medssl pretrain`"
+        )
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         raise CheckpointError(f"'{file}' is damaged; it must hold the options of the run")
@@ -116,13 +118,14 @@ def refuse_existing(run: Path, *, verb: str) -> None:
     """
     if is_finished(run) and verb == "pretrain":
         raise TrainingError(
-            f"'{run}' holds a finished run; give another --out, or extend it with "
-            f"`medssl resume {run} --max-steps N`"
+            f"'{run}' holds a finished run; give another --out, or extend it with `medssl resume {run} --max-steps N`"
         )
     if is_finished(run):
         raise TrainingError(f"'{run}' holds a finished run; give another --out or delete it")
     if (run / "config.yaml").exists() and verb == "pretrain":
-        raise TrainingError(f"'{run}' holds an unfinished run; continue it with `medssl resume {run}`, or give another --out")
+        raise TrainingError(
+            f"'{run}' holds an unfinished run; continue it with `medssl resume {run}`, or give another --out"
+        )
     if run.exists() and not run.is_dir():
         raise TrainingError(f"--out '{run}' is a file; give a folder")
 

@@ -179,7 +179,13 @@ def _patient_rows(target: Target, items: NDArray[np.int64], answers: NDArray[np.
     owners = target.patients[items]
     for patient in dict.fromkeys(owners):
         mine = owners == patient
-        about = {**_about(target, int(items[mine][0])), "recording": "", "class": "", "label": "", "n_items": int(mine.sum())}
+        about = {
+            **_about(target, int(items[mine][0])),
+            "recording": "",
+            "class": "",
+            "label": "",
+            "n_items": int(mine.sum()),
+        }
         for metric, value in _patient_values(target, items[mine], answers[mine]).items():
             rows.append({**about, "metric": metric, "value": value})
     return rows

@@ -13,5 +13,5 @@ __all__ = ["seed_all"]
 def seed_all(seed: int) -> None:
     """Seed Python's, NumPy's and torch's global generators (weights, dropout)."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - third-party code draws from it
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

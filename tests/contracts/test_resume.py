@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from contracts.toys import METHODS, Case
 from lightning.pytorch.callbacks import Callback
-from training.toy_cohorts import make_cohort
+from toy_cohorts import make_cohort
+from toys import METHODS, Case
 
 from medssl.configurable import discover
 from medssl.methods.base import Method

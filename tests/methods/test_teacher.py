@@ -11,7 +11,9 @@ from medssl.methods.teacher import ema_update, frozen
 
 def test_teacher_moves_by_the_stated_share() -> None:
     teacher, student = nn.Linear(3, 2), nn.Linear(3, 2)
-    wanted = [0.9 * t.detach() + 0.1 * s.detach() for t, s in zip(teacher.parameters(), student.parameters(), strict=True)]
+    wanted = [
+        0.9 * t.detach() + 0.1 * s.detach() for t, s in zip(teacher.parameters(), student.parameters(), strict=True)
+    ]
     before = [s.detach().clone() for s in student.parameters()]
     ema_update(teacher, student, 0.9)
     for value, expected in zip(teacher.parameters(), wanted, strict=True):

@@ -38,7 +38,7 @@ def test_reads_one_window_of_the_grid() -> None:
     assert sample["x"].shape == (1, 1, 8, 24, 24) and sample["starts"].shape == (3, 3)
     assert len(reader.reads) == 1, "one access to the store"
     start, size = reader.reads[0]
-    assert all(0 <= s and s + e <= n for s, e, n in zip(start, size, reader.shape, strict=True))
+    assert all(s >= 0 and s + e <= n for s, e, n in zip(start, size, reader.shape, strict=True))
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7), (8, 10, 30), (1, 1, 1), (9, 60, 60)])
@@ -112,7 +112,9 @@ def test_feature_dropout_drops_features_or_by_request_whole_rows() -> None:
     drawn_by = method(variant="v2", flip=0, turn=0, shift=0)
     drawn = batch(drawn_by, [volume(0), volume(1)])
     results = [
-        step(method(variant="v2", flip=0, turn=0, shift=0, feature_dropout=p, reference_row_dropout=rows), drawn)["intra"]
+        step(method(variant="v2", flip=0, turn=0, shift=0, feature_dropout=p, reference_row_dropout=rows), drawn)[
+            "intra"
+        ]
         for p, rows in ((0.0, False), (0.5, False), (0.5, True))
     ]
     assert len(set(results)) == 3

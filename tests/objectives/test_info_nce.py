@@ -20,7 +20,9 @@ def unit(x: Tensor) -> Tensor:
     return x / x.norm().clamp_min(1e-12)
 
 
-def reference(views: Tensor, temperature: float, group: list[int] | None = None, labels: list[int] | None = None) -> Tensor:
+def reference(
+    views: Tensor, temperature: float, group: list[int] | None = None, labels: list[int] | None = None
+) -> Tensor:
     """The definition, one anchor after the other, in float64."""
     k, n, _ = views.shape
     group, labels = group or list(range(n)), labels or list(range(n))

@@ -125,7 +125,9 @@ def test_empty_bases_take_no_part() -> None:
 def test_order_of_the_volumes_matters_across_volumes_only() -> None:
     x, q, order = random(3, 2, 6), random(3, 4, 6, seed=1), [1, 0, 2]
     y = voco.overlap_labels(torch.tensor([[0, 1], [3, 4]]), (4, 4), (2, 2)).double().expand(3, 2, 4)
-    within = [sum(voco.prediction_v1(voco.position_similarity(a, b), y)).mean() for a, b in ((x, q), (x[order], q[order]))]  # type: ignore[union-attr]
+    within = [
+        sum(voco.prediction_v1(voco.position_similarity(a, b), y)).mean() for a, b in ((x, q), (x[order], q[order]))
+    ]  # type: ignore[union-attr]
     torch.testing.assert_close(within[0], within[1])
     t, p, order = random(4, 2, 6, seed=2), random(4, 4, 6, seed=3), [1, 0, 2, 3]
     x, q = random(4, 2, 6), random(4, 4, 6, seed=1)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-sys.path.append(str(Path(__file__).resolve().parent))  # workers get it from here too
-
-from toy_cohorts import make_cohort  # noqa: E402
+from toy_cohorts import make_cohort
 
 
 @pytest.fixture(scope="session")

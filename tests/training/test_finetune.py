@@ -48,7 +48,8 @@ def test_segmentation_learns_shapes_and_leaves_a_complete_run(split_volumes: Pat
     run = tmp_path / "run"
     summary = finetune(
         cohort=split_volumes, task="segmentation", target="organs", out=run,
-        architecture=ResEnc(features=(8, 16), blocks=(1, 1), strides=(1, 2)), settings=settings(max_steps=50, optim=Optim(lr=0.02), augment=False),
+        architecture=ResEnc(features=(8, 16), blocks=(1, 1), strides=(1, 2)),
+        settings=settings(max_steps=50, optim=Optim(lr=0.02), augment=False),
     )  # fmt: skip
     assert summary["metrics"]["dice"] > 0.6
     assert {"dice/1", "hd95_mm/2", "nsd"} <= set(summary["metrics"])
@@ -227,7 +228,7 @@ def test_unknown_targets_splits_and_finished_runs_are_refused(split_volumes: Pat
         run(task="classification")
     with pytest.raises(SplitError, match="there: default"):
         run(split="other")
-    with pytest.raises(SplitError, match="only|more than"):
+    with pytest.raises(SplitError, match="more than"):
         run(budget="99")
     run()
     with pytest.raises(TrainingError, match="finished run"):

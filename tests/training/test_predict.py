@@ -94,7 +94,7 @@ def test_nothing_predicted_is_an_error(segmenter: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     (raw / "broken.nii.gz").write_bytes(b"not a volume")
-    with pytest.raises(MedSSLError, match="nothing of .* could be predicted"):
+    with pytest.raises(MedSSLError, match=r"nothing of .* could be predicted"):
         predict(run=segmenter, source=raw, out=tmp_path / "out")
     assert (tmp_path / "out" / "rejected.csv").is_file()
     with pytest.raises(MedSSLError, match="does not exist"):

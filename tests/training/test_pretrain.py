@@ -36,7 +36,9 @@ def losses(run: Path) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("kind", ["volume", "signal"])
-def test_a_run_leaves_everything_needed_to_repeat_and_use_it(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_run_leaves_everything_needed_to_repeat_and_use_it(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     cohort = request.getfixturevalue(f"{kind}s")
     summary = pretrain(method=toy_method(kind), cohort=[cohort], out=tmp_path / "run", trainer=QUICK)
     run = tmp_path / "run"
@@ -173,7 +175,11 @@ def test_init_from_takes_weights_only(volumes: Path, tmp_path: Path) -> None:
     one = TrainSettings(**{**QUICK.__dict__, "max_steps": 1, "seed": 5})
     plain = pretrain(method=toy_method("volume"), cohort=[volumes], out=tmp_path / "plain", trainer=one)
     started = pretrain(
-        method=toy_method("volume"), cohort=[volumes], out=tmp_path / "started", trainer=one, init_from=tmp_path / "first"
+        method=toy_method("volume"),
+        cohort=[volumes],
+        out=tmp_path / "started",
+        trainer=one,
+        init_from=tmp_path / "first",
     )
     assert started["metrics"]["loss"] != plain["metrics"]["loss"]
     first, _ = load_encoder(tmp_path / "first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,10 @@ class ToyMethod(Method):
 
     def __init__(
         self, encoder: Encoder, *, size: tuple[int, ...] = (8, 8, 8), noise: float = 0.1, broken: str = "",
-        optim: Optim | None = None,
+        pause_s: float = 0.0, optim: Optim | None = None,
     ) -> None:  # fmt: skip
         super().__init__(encoder, optim)
-        self.size, self.noise, self.broken = tuple(size), noise, broken
+        self.size, self.noise, self.broken, self.pause_s = tuple(size), noise, broken, pause_s
         self.projector = torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Linear(encoder.out_dim, 16))
         self.register_buffer("centre", torch.zeros(16))  # moves slowly, like an EMA teacher
 
@@ -65,6 +66,7 @@ class ToyMethod(Method):
     def draw(self, reader: object, rng: np.random.Generator) -> Sample:
         if reader.recording == self.broken:
             raise OSError("the disk is on fire")
+        time.sleep(self.pause_s)
         starts = [[int(rng.integers(0, n - s + 1)) for n, s in zip(reader.shape, self.size, strict=True)] for _ in "ab"]
         return {"x": np.stack([reader.read(s, self.size) for s in starts]), **reader.input_fields()}
 

@@ -1,0 +1,150 @@
+"""Example cases: slices with contours of reference and prediction, strips of signal with labelled events."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.report.html import Html, escape
+
+__all__ = ["contour_path", "png", "slice_picture", "strip_picture"]
+
+MOST_PIXELS = 320
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """A grey image (H, W) as PNG."""
+    height, width = image.shape
+    rows = np.zeros((height, width + 1), dtype=np.uint8)  # each row starts with its filter type, 0
+    rows[:, 1:] = image
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
+        + chunk(b"IEND", b"")
+    )
+
+
+def contour_path(labels: NDArray[np.integer]) -> str:
+    """SVG path along the pixel edges between different labels of (H, W); neighbouring edges are joined into one run."""
+    padded = np.pad(labels, 1)
+    parts = []
+    across = padded[1:, 1:-1] != padded[:-1, 1:-1]  # edge above pixel row y, one per column
+    for y, x0, x1 in _runs(across):
+        parts.append(f"M{x0} {y}H{x1}")
+    down = (padded[1:-1, 1:] != padded[1:-1, :-1]).T  # edge left of pixel column x, one per row
+    for x, y0, y1 in _runs(down):
+        parts.append(f"M{x} {y0}V{y1}")
+    return "".join(parts)
+
+
+def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+    """(line, first, past-last) of every run of True along the second axis."""
+    change = np.diff(np.pad(edges, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    line, first = np.nonzero(change == 1)
+    _, last = np.nonzero(change == -1)
+    return [(int(a), int(b), int(c)) for a, b, c in zip(line, first, last, strict=True)]
+
+
+def slice_picture(
+    image: NDArray[np.uint8], reference: NDArray[np.integer], prediction: NDArray[np.integer] | None, *, label: str
+) -> Html:
+    """A slice with the contour of the reference (solid) and of the prediction (dashed).
+
+    Args:
+        image: (H, W).
+        reference: (H, W) classes.
+        prediction: (H, W) classes, or None.
+        label: read aloud.
+    """
+    step = max(1, math.ceil(max(image.shape) / MOST_PIXELS))
+    image, reference = image[::step, ::step], reference[::step, ::step]
+    height, width = image.shape
+    data = base64.b64encode(png(np.ascontiguousarray(image))).decode()
+    dashed = ""
+    if prediction is not None:
+        dashed = f'<path class="prediction" d="{contour_path(prediction[::step, ::step])}"/>'
+    return Html(
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        f'<image href="data:image/png;base64,{data}" width="{width}" height="{height}" '
+        'style="image-rendering:pixelated"/>'
+        f'<path class="reference" d="{contour_path(reference)}"/>{dashed}</svg>'
+    )
+
+
+def strip_picture(
+    signal: NDArray[np.floating],
+    *,
+    rate_hz: float,
+    start_s: float,
+    channels: Sequence[str],
+    events: Sequence[tuple[float, str, Sequence[str]]],
+    rows: Sequence[str],
+    label: str,
+) -> Html:
+    """A stretch of signal with a line of answers under it for every arm.
+
+    Args:
+        signal: (C, T).
+        rate_hz: of it.
+        start_s: time of its first sample in the recording.
+        channels: C names.
+        events: (onset in seconds, true class, answer of each row).
+        rows: names of the arms.
+        label: read aloud.
+    """
+    width, lane, line, left = 900, 90, 20, 96
+    duration = float(signal.shape[1] / rate_hz)
+    top = line + 6
+    height = top + lane * len(channels) + line * len(rows) + 24
+
+    def x(t: float) -> float:
+        return left + (t - start_s) / duration * (width - left - 10)
+
+    parts = [_say(4, line - 4, "true")]
+    for i, name in enumerate(channels):
+        parts.append(_say(4, top + lane * (i + 0.5), name))
+        parts.append(f'<path class="trace" d="{_trace(signal[i], left, width - left - 10, top + lane * i, lane)}"/>')
+    base = top + lane * len(channels)
+    for j, name in enumerate(rows):
+        parts.append(_say(4, base + line * (j + 1), name if len(name) <= 14 else name[:13] + "…"))
+    for onset, true, answers in events:
+        parts.append(f'<text x="{x(onset):.1f}" y="{line - 4}" text-anchor="middle">{escape(true)}</text>')
+        for j, answer in enumerate(answers):
+            good = answer == true
+            style = "" if good else ' style="fill:var(--bad);font-weight:700"'
+            mark = answer if good else f"{answer}✗"
+            place = f'x="{x(onset):.1f}" y="{base + line * (j + 1):.1f}"'
+            parts.append(f'<text {place} text-anchor="middle"{style}>{escape(mark)}</text>')
+    for second in range(math.ceil(start_s), math.floor(start_s + duration) + 1, max(1, round(duration / 10))):
+        parts.append(
+            f'<text class="muted small" x="{x(second):.1f}" y="{height - 4}" text-anchor="middle">{second} s</text>'
+        )
+    return Html(
+        f'<svg class="chart" style="max-width:none" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    )
+
+
+def _say(x: float, y: float, text: Any) -> str:
+    return f'<text class="muted small" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+
+
+def _trace(samples: NDArray[np.floating], left: float, width: float, top: float, height: float) -> str:
+    values = np.asarray(samples, dtype=np.float64)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    y = top + height * (0.95 - 0.9 * (values - low) / max(high - low, 1e-9))
+    x = left + width * np.arange(len(values)) / max(len(values) - 1, 1)
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True) if np.isfinite(b))

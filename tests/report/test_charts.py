@@ -1,0 +1,47 @@
+"""Charts put values where they belong."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+from medssl.report.charts import Series, confusion_chart, line_chart, paired_chart, ticks
+
+
+def circles(svg: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.71, 0.88), (0, 1), (3, 3), (-2, 17), (0.0001, 0.0002), (1e5, 3e6)])
+def test_ticks_cover_the_range_with_few_round_numbers(low: float, high: float) -> None:
+    marks = ticks(low, high)
+    assert marks[0] <= low and marks[-1] >= high and 2 <= len(marks) <= 8
+    assert marks == sorted(marks)
+
+
+def test_higher_values_stand_higher_and_later_ones_further_right() -> None:
+    svg = line_chart([Series("a", [1, 10, 100], [0.2, 0.4, 0.6])], title="t", x_label="x", y_label="y", log_x=True)
+    (x1, y1), (x2, y2), (x3, y3) = circles(svg)
+    assert x1 < x2 < x3 and y1 > y2 > y3
+    assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2), "equal ratios are equally far apart on a logarithmic axis"
+
+
+def test_missing_values_are_left_out() -> None:
+    svg = line_chart([Series("a", [1, 2, 3], [0.2, math.nan, 0.6])], title="t", x_label="x", y_label="y")
+    assert len(circles(svg)) == 2
+    assert "Nothing was recorded" in line_chart([Series("a", [], [])], title="t", x_label="x", y_label="y")
+
+
+def test_patients_above_the_diagonal_are_better() -> None:
+    svg = paired_chart([0.5, 0.5], [0.7, 0.4], ["p1", "p2"], title="t", x_label="scratch", y_label="voco")
+    assert "1 of 2 patients are better with voco" in svg
+    assert svg.count("var(--good)") == svg.count("var(--bad)") == 1
+    errors = paired_chart([5, 5], [7, 4], ["p1", "p2"], title="t", x_label="a", y_label="b", higher_is_better=False)
+    assert re.search(r'aria-label="p2".*?var\(--good\)', errors)
+
+
+def test_confusion_shares_are_of_the_true_class() -> None:
+    svg = confusion_chart([[8, 2], [0, 0]], ["N", "V"], title="t")
+    assert "true N, predicted N: 8 (80%)" in svg and "true V, predicted V: 0 (0%)" in svg

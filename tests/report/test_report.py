@@ -1,0 +1,174 @@
+"""The page is one complete file, says what the numbers say, and can be read by everybody."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_studies import AGE, BEATS, MASKS, make_plan, run
+
+from medssl.errors import ConfigError
+from medssl.evaluation.results import TaskInfo
+from medssl.evaluation.study import run_study
+from medssl.report import report
+
+VOID = {"meta", "br", "img", "input", "hr", "path", "rect", "circle", "line", "image"}
+
+
+class Page(HTMLParser):
+    """Collects elements and text, and checks that every element is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [a for t, a in self.elements if t == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(params=[MASKS, BEATS, AGE], ids=["segmentation", "classification", "regression"])
+def study(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    info: TaskInfo = request.param
+    arms = ("scratch", "voco") if info is MASKS else ("scratch", "voco", "floor")
+    run_study(make_plan(tmp_path, info, arms=arms), run, progress=False)
+    if info is BEATS:
+        _add_strip(tmp_path)
+    return tmp_path
+
+
+def _add_strip(study: Path) -> None:
+    """What the study keeps of a signal, without a cohort to read it from."""
+    answers = {
+        f"prediction_0/{a}/{b}": np.array(["N", "V"]) for a in ("scratch", "voco", "floor") for b in ("2", "all")
+    }
+    np.savez(
+        study / "examples.npz", kind_0=np.array("strip"), recording_0=np.array("r<0>"), rate_hz_0=np.array(100.0),
+        signal_0=np.sin(np.arange(1000) / 9)[None].astype(np.float16), channels_0=np.array(["II"]),
+        start_s_0=np.array(3.0), onset_s_0=np.array([4.0, 6.5]), true_0=np.array(["N", "S"]), **answers,
+    )  # fmt: skip
+
+
+def test_the_page_is_complete_and_needs_no_network(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = report(study)
+    assert file == study / "report.html" and str(file) in capsys.readouterr().out
+    text = file.read_text(encoding="utf-8")
+    Page(text)
+    assert file.stat().st_size < 5_000_000
+    assert not re.search(r"https?://|url\(|@import|<link|<script src|<iframe", text)
+    assert all(src.startswith("data:") or src.startswith("#") for src in re.findall(r'(?:src|href)="([^"]*)"', text))
+
+
+def test_the_page_says_what_the_summary_says(study: Path) -> None:
+    summary = json.loads((study / "summary.json").read_text())
+    page = Page(report(study).read_text(encoding="utf-8"))
+    assert summary["verdict"] in page.words
+    assert summary["split"]["sha256"][:12] in page.words and "hold-out" in page.words
+    assert "not for diagnosis" in page.words
+    for arm in summary["encoders"]:
+        assert arm in page.words
+    means = [r for r in summary["results"] if r["metric"] == summary["metric"] and not r["class"]]
+    digits = ".3g" if summary["task"] == "regression" else ".3f"
+    assert all(f"{r['mean']:{digits}} [{r['low']:{digits}}, {r['high']:{digits}}]" in page.words for r in means)
+
+
+def test_everything_seen_is_said_too(study: Path) -> None:
+    page = Page(report(study).read_text(encoding="utf-8"))
+    for drawing in page.all("svg"):
+        assert drawing.get("aria-label") or drawing.get("aria-hidden") == "true"
+    assert page.all("html")[0]["lang"] == "en" and page.all("main")
+    assert all(h.get("scope") for h in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    links = [a["href"] for a in page.all("a")]
+    assert all(link.removeprefix("#") in ids for link in links if link), "a link inside the page leads nowhere"
+    assert [e for e in page.elements if e[0] == "circle" and e[1].get("tabindex") == "0"]
+    assert page.all("meta")[1]["name"] == "viewport"
+
+
+def test_the_same_study_gives_the_same_page(study: Path, tmp_path: Path) -> None:
+    assert report(study, tmp_path / "a.html").read_bytes() == report(study, tmp_path / "b.html").read_bytes()
+
+
+def test_names_from_the_data_cannot_break_the_page(tmp_path: Path) -> None:
+    run_study(make_plan(tmp_path, BEATS), run, progress=False)
+    _add_strip(tmp_path)
+    file = tmp_path / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["target"] = summary["verdict"] = '<script>alert("x")</script>'
+    file.write_text(json.dumps(summary))
+    text = report(tmp_path).read_text(encoding="utf-8")
+    assert "<script>alert" not in text and "r&lt;0&gt;" in text
+    Page(text)
+
+
+def test_failed_cells_are_shown(tmp_path: Path) -> None:
+    run_study(make_plan(tmp_path, options={"fail": ["voco", "2", 1]}), run, progress=False)
+    page = Page(report(tmp_path).read_text(encoding="utf-8"))
+    assert "voco, 2 patients, repeat 1: the loss is not finite" in page.words
+
+
+def test_wrong_answers_are_marked_in_strips(tmp_path: Path) -> None:
+    run_study(make_plan(tmp_path, BEATS, arms=("scratch", "voco", "floor")), run, progress=False)
+    _add_strip(tmp_path)
+    page = Page(report(tmp_path).read_text(encoding="utf-8"))
+    assert page.words.count("V✗") == 6, "one wrong beat for each arm and budget"
+
+
+def test_a_fine_tuning_run_has_a_page(tmp_path: Path) -> None:
+    summary = {
+        "status": "finished", "task": "classification", "target": "beat", "classes": ["N", "V"], "encoder": "none",
+        "n_patients": 8, "n_test_patients": 5, "split": "default", "split_rule": "hold-out", "split_hash": "a" * 64,
+        "metrics": {"macro_f1": 0.61, "f1/N": 0.9, "f1/V": 0.32, "auroc": None, "n/N/N": 9.0, "n/N/V": 1.0, "n/V/V": 2.0},
+        "seconds": {"train": 60.0, "test": 6.0}, "notes": ["no training item of class S in this budget"],
+    }  # fmt: skip
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "metrics.csv").write_text("step,loss,validation\n10,1.5,\n20,1.2,0.4\n30,0.9,0.5\n")
+    (tmp_path / "config.yaml").write_text("task: classification\n")
+    page = Page(report(tmp_path).read_text(encoding="utf-8"))
+    assert "macro-F1 0.610 on 5 test patients" in page.words
+    assert "no training item of class S" in page.words
+    assert "n/a" in page.words, "an undefined AUROC is not shown as a number"
+    assert "task: classification" in page.words
+
+
+def test_a_pre_training_run_has_a_page_with_its_alarms(tmp_path: Path) -> None:
+    summary = {"status": "stopped", "method": "VoCo", "encoder": "ResEnc", "steps": 120, "rankme": 3.14159,
+               "alarms": ["RankMe fell by half"], "n_patients": 20, "seconds": 90.0}  # fmt: skip
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "metrics.csv").write_text("step,loss,rankme\n10,1.5,20\n20,1.2,3.1\n")
+    page = Page(report(tmp_path).read_text(encoding="utf-8"))
+    assert "Pre-training was stopped and can be resumed after 120 steps" in page.words
+    assert "RankMe fell by half" in page.words and "1.5 min" in page.words
+
+
+def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no run or study.*medssl evaluate"):
+        report(tmp_path)
