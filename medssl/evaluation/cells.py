@@ -10,6 +10,7 @@ and one with another key is refused rather than overwritten.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -119,7 +120,8 @@ def execute(cell: Cell, run_cell: RunCell) -> Outcome:
     cell.folder.mkdir(parents=True)
     start = time.monotonic()
     try:
-        run_cell(cell)
+        with (cell.folder / "log.txt").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+            run_cell(cell)
     except MedSSLError as error:
         return _record(cell, Outcome(cell.key, "failed", time.monotonic() - start, str(error)))
     except Exception as error:  # a fault of ours must not cost the user the other cells; it is reported with its type
@@ -178,6 +180,8 @@ def _by_processes(todo: Sequence[Cell], run_cell: RunCell, jobs: int) -> Iterato
     """One process a cell: a crash or a kill for memory costs that cell only, and memory goes back after each."""
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:  # torch is then imported once, not once a cell
+        context.set_forkserver_preload(["medssl.evaluation.running", "medssl.training.finetune"])
     threads = max(1, (os.cpu_count() or 1) // jobs)
     waiting = list(todo)
     running: dict[BaseProcess, Cell] = {}

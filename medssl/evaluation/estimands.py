@@ -88,6 +88,9 @@ class Mean(Estimand):
 class Counts(Estimand):
     """Macro-F1, balanced accuracy or accuracy from counts that add up over patients.
 
+    Macro averages run over the classes that have a case in the whole test set. A resample that lacks one of them is
+    undefined (NaN): its average would be of something else.
+
     Args:
         counts: (R, 3, P, K) true positives, false positives, false negatives.
         metric: ``"macro_f1"``, ``"balanced_accuracy"``, ``"f1"``, ``"recall"`` or ``"accuracy"``.
@@ -98,6 +101,7 @@ class Counts(Estimand):
         self.counts = np.asarray(counts, dtype=np.float64)
         self.metric, self.index = metric, index
         self.n_patients = self.counts.shape[2]
+        self.present = (self.counts[:, 0] + self.counts[:, 2]).sum((0, 1)) > 0
 
     def per_repeat(self, weights: NDArray[np.integer]) -> Array:
         summed = np.einsum("rcpk,bp->rcbk", self.counts, weights.astype(np.float64), optimize=True)
@@ -109,18 +113,21 @@ class Counts(Estimand):
         if self.metric == "accuracy":  # exclusive classes: every case is one true positive or one false negative
             cases = (tp + fn).sum(-1)
             return np.where(cases > 0, tp.sum(-1) / np.where(cases > 0, cases, 1), math.nan)
-        present = tp + fn > 0
+        there = tp + fn > 0
         over = 2 * tp + fp + fn if self.metric in ("macro_f1", "f1") else tp + fn
         gain = 2 * tp if self.metric in ("macro_f1", "f1") else tp
-        score = np.where(present, gain / np.where(present, over, 1), 0)
+        score = np.where(there, gain / np.where(there, over, 1), math.nan)
         if self.index is not None:
-            return np.where(present[..., self.index], score[..., self.index], math.nan)
-        n = present.sum(-1)
-        return np.where(n > 0, score.sum(-1) / np.maximum(n, 1), math.nan)
+            return np.asarray(score[..., self.index])
+        return (
+            np.asarray(score[..., self.present].mean(-1)) if self.present.any() else np.full(score.shape[:-1], math.nan)
+        )
 
 
 class AUROC(Estimand):
-    """One-vs-rest AUROC, averaged over the classes that have positives and negatives.
+    """One-vs-rest AUROC, averaged over the classes that have positives and negatives in the whole test set.
+
+    A resample without positives or negatives of one of them is undefined (NaN).
 
     Args:
         pairs: (R, K, P, P) float32, concordant pairs of a positive case of the first and a negative case of the
@@ -132,6 +139,7 @@ class AUROC(Estimand):
     def __init__(self, pairs: NDArray[np.float32], positives: Array, negatives: Array) -> None:
         self.pairs, self.positives, self.negatives = pairs, positives, negatives
         self.n_patients = positives.shape[1]
+        self.present = (positives.sum(1) > 0) & (negatives.sum(1) > 0)
 
     @classmethod
     def of(cls, scores: Sequence[Array], positive: Sequence[NDArray[np.bool_]], patients: NDArray[np.integer]) -> AUROC:
@@ -155,9 +163,10 @@ class AUROC(Estimand):
         # one (P, P) matrix at a time: memory stays that of the weights however many repeats and classes there are
         hits = np.array([[((w @ pairs) * w).sum(1) for pairs in classes] for classes in self.pairs])
         total = (self.positives @ w.T) * (self.negatives @ w.T)
-        share = np.where(total > 0, hits / np.where(total > 0, total, 1), 0)
-        defined = (total > 0).sum(0)
-        return np.where(defined > 0, share.sum(1) / np.maximum(defined, 1), math.nan)
+        share = np.where(total > 0, hits / np.where(total > 0, total, 1), math.nan)
+        if not self.present.any():
+            return np.full((len(self.pairs), len(w)), math.nan)
+        return np.asarray(share[:, self.present].mean(1))
 
 
 def _concordant(

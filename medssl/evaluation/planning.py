@@ -156,7 +156,7 @@ def make_plan(
         "classes": list(info.classes), "class_names": dict(info.names or {}), "multilabel": info.multilabel,
         "budgets": [{"asked": b, "n_patients": n, "draws": _draw_facts(drawn[b], found)} for b, n in sizes.items()],
         "encoders": {a.name: {"source": a.source, **(a.about or {})} for a in arms},
-        "architecture": wanted, "settings": options["settings"], "notes": _notes(arms),
+        "architecture": wanted, "settings": options["settings"], "notes": _notes(arms, wanted),
     }  # fmt: skip
     return Plan(cells, arms, layout, facts, tested, out)
 
@@ -215,12 +215,24 @@ def _shared_architecture(arms: Sequence[Arm]) -> Any:
     return next((a.about["encoder"] for a in arms if a.about and "encoder" in a.about), None)
 
 
-def _notes(arms: Sequence[Arm]) -> list[str]:
-    kinds = {json.dumps(a.about["encoder"], sort_keys=True): a.name for a in arms if a.about and "encoder" in a.about}
-    if len(kinds) < 2:
+def _notes(arms: Sequence[Arm], wanted: Any) -> list[str]:
+    """Arms that differ from the baseline in more than their weights; such differences are not those of pre-training."""
+    others = [a.name for a in arms if a.about and "encoder" in a.about and not _same(a.about["encoder"], wanted)]
+    if not others:
         return []
-    first = next(iter(kinds.values()))
-    return [f"the pre-trained encoders differ in architecture; the baseline is built as '{first}' is"]
+    return [f"{', '.join(others)} differ from the baseline in architecture, not only in pre-training"]
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two specifications name one network, whatever their number of input channels."""
+    from medssl.configurable import build, discover, spec
+    from medssl.encoders.base import Encoder
+
+    discover("medssl.encoders", Encoder)  # type: ignore[type-abstract]
+    parts = [spec(build(s, Encoder)) for s in (one, other)]  # type: ignore[type-abstract]
+    for part in parts:
+        part["init_args"].pop("in_channels", None)
+    return bool(parts[0] == parts[1])
 
 
 def _task_info(target: Target) -> TaskInfo:

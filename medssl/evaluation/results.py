@@ -129,7 +129,11 @@ def _count_failures(rows: pd.DataFrame, pattern: pd.DataFrame) -> pd.DataFrame:
         return rows
     classes = dict.fromkeys(pattern.loc[pattern["metric"] == "prevalence", "class"], 0)
     truth = [f"{_true_and_predicted(pair, classes)[0]}/{MISSED}" for pair in exclusive["class"]]
-    missed = exclusive.assign(**{"class": truth}).groupby(["patient", "metric", "class"], as_index=False).agg({"value": "sum"})
+    missed = (
+        exclusive.assign(**{"class": truth})
+        .groupby(["patient", "metric", "class"], as_index=False)
+        .agg({"value": "sum"})
+    )
     missed["n_items"] = missed["value"]
     return pd.concat([rows[rows["metric"] != "n"], missed.reindex(columns=rows.columns)], ignore_index=True)
 

@@ -67,6 +67,7 @@ def _stored_features(cell: Cell) -> NDArray[np.float32]:
             if str(stored["key"]) == key:
                 known: NDArray[np.float32] = stored["features"]
                 return known
+    print(f"computing what '{cell.encoder}' reads, once for all its cells", flush=True)
     target = _target(cell)
     x = floor_features(target) if cell.source == FLOOR else _encoded(cell, target)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,8 @@ class Interval:
         mean: the estimate.
         low, high: bounds; NaN when there are too few patients for any.
         n: patients.
-        method: ``"percentile bootstrap"``, ``"two-way bootstrap"``, ``"Student t"`` or ``"none"``.
+        method: ``"percentile bootstrap"``, ``"two-way bootstrap"``, ``"Student t"``, ``"none"`` (too few patients)
+            or ``"not estimable"`` (undefined in too many resamples).
         level: nominal coverage.
         skipped: share of resamples for which the statistic was undefined.
     """
@@ -52,7 +53,7 @@ class Interval:
     low: float
     high: float
     n: int
-    method: Literal["percentile bootstrap", "two-way bootstrap", "Student t", "none"]
+    method: Literal["percentile bootstrap", "two-way bootstrap", "Student t", "none", "not estimable"]
     level: float = 0.95
     skipped: float = 0.0
 
@@ -125,7 +126,7 @@ def bootstrap_statistic(
     values = statistic(bootstrap_weights(n, resamples, seed))
     skipped = float(np.isnan(values).mean())
     if skipped > 0.05:
-        return Interval(estimate, math.nan, math.nan, n, "none", level, skipped)
+        return Interval(estimate, math.nan, math.nan, n, "not estimable", level, skipped)
     return Interval(
         estimate, *_percentiles(values[~np.isnan(values)], level), n, "percentile bootstrap", level, skipped
     )

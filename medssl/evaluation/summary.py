@@ -27,6 +27,7 @@ _SECONDARY = {
     "classification": ("balanced_accuracy", "auroc"),
     "regression": (),
 }
+RARE = 5  # test patients below which a class is pointed out
 Predictions = Mapping[tuple[str, str, int], "pd.DataFrame"]
 
 
@@ -72,7 +73,7 @@ def summarise(table: pd.DataFrame, predictions: Predictions, layout: Layout) -> 
     Returns:
         ``results`` (one entry an arm, budget, metric and class), ``comparisons`` (headline metric against the baseline,
         Holm-adjusted over arms × budgets), ``secondary`` (other metrics, Benjamini-Hochberg-adjusted, for exploration)
-        and ``planning`` (smallest effect this many test patients can show).
+        and ``planning`` (smallest effect this many test patients can show), ``caveats`` (sentences about the data).
     """
     patients = sorted(p for p in table["patient"].unique() if p != POOLED)
     cells = dict(iter(table.groupby(["encoder", "budget", "repeat"], sort=False)))
@@ -88,6 +89,7 @@ def summarise(table: pd.DataFrame, predictions: Predictions, layout: Layout) -> 
         "results": list(_results(book)),
         "comparisons": comparisons,
         "secondary": secondary,
+        "caveats": _rare_classes(book),
         "planning": {"n_test_patients": len(patients), "detectable_effect_sd": detectable_effect(len(patients))},
     }
 
@@ -155,6 +157,23 @@ class _Book:
         wrong = np.stack([~t for t in truth], axis=1).astype(np.float64)
         scores = [wrong if f is None else f[[f"p/{c}" for c in classes]].to_numpy(np.float64) for f in found]
         return AUROC.of(scores, truth, owners)
+
+
+def _rare_classes(book: _Book) -> list[str]:
+    """Classes that rest on very few test patients, where no interval can be trusted."""
+    info = book.layout.info
+    if info.task != "classification" or info.multilabel:
+        return []
+    arm, budget = next(iter((a, b) for a, b, _ in book.cells))
+    tp, _, fn = book._counts_of(arm, budget)[0]
+    having = ((tp + fn) > 0).sum(0)
+    return [
+        f"class {name} occurs in {n} of the {len(book.patients)} test patients, so its numbers, and averages over "
+        "classes, "
+        f"rest on {'that one' if n == 1 else 'those few'}"
+        for name, n in zip(info.classes, having, strict=True)
+        if n < RARE
+    ]
 
 
 def _positive(predictions: pd.DataFrame, name: str, multilabel: bool) -> NDArray[np.bool_]:

@@ -46,11 +46,14 @@ def _claim(summary: Entry, c: Entry) -> str:
     title = info_of(metric).title
     arm, base = (_result(summary, e, c["budget"], metric) for e in (c["encoder"], c["baseline"]))
     word, side = "better" if c["better"] else "worse", 1 if c["difference"] > 0 else -1
-    low, high = sorted((side * c["low"], side * c["high"]))
+    bounds = ""
+    if _number(c["low"]):
+        low, high = sorted((side * c["low"], side * c["high"]))
+        bounds = f" [{format_value(low, metric)}, {format_value(high, metric)}]"
     return (
         f"With {_patients(c)}, {c['encoder']} reaches {title} {format_value(arm['mean'], metric)} against "
         f"{format_value(base['mean'], metric)} for {c['baseline']}: {word} by "
-        f"{format_value(abs(c['difference']), metric)} [{format_value(low, metric)}, {format_value(high, metric)}] "
+        f"{format_value(abs(c['difference']), metric)}{bounds} "
         f"over {c['n_patients']} test patients (adjusted {format_p(c['p_holm'])})."
     )
 
@@ -68,9 +71,10 @@ def _nothing_shown(summary: Entry, found: Sequence[Entry], n: int) -> str:
     widest = max(found, key=lambda c: abs(c["difference"]))
     metric = summary["metric"]
     effect = summary["planning"]["detectable_effect_sd"]
+    bounds = f" [{widest['low']:.3g}, {widest['high']:.3g}]" if _number(widest["low"]) else ""
     return (
         f"No encoder differed reliably from {widest['baseline']} at any label budget; the largest difference in "
-        f"{info_of(metric).title} was {widest['difference']:+.3g} [{widest['low']:.3g}, {widest['high']:.3g}] for "
+        f"{info_of(metric).title} was {widest['difference']:+.3g}{bounds} for "
         f"{widest['encoder']} with {_patients(widest)} (adjusted {format_p(widest['p_holm'])}). With {n} test "
         f"patients, differences below about {effect:.2g} standard deviations between patients would usually go unseen."
     )

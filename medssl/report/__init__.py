@@ -44,5 +44,4 @@ def report(path: Path, out: Path | None = None) -> Path:
     beside = target.with_name(f".{target.name}.part")
     beside.write_text(page, encoding="utf-8")
     beside.replace(target)
-    print(f"report: {target}")
     return target

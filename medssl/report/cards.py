@@ -99,7 +99,8 @@ def histogram_table(title: str, values: list[float], bins: int = 8) -> Html:
 
 
 _CONFIGURATION = (
-    "task", "target", "protocol", "baseline", "split", "cohort", "budgets", "repeats", "encoders", "architecture", "settings",
+    "task", "target", "protocol", "baseline", "split", "cohort", "budgets", "repeats", "encoders",
+    "architecture", "settings",
 )  # fmt: skip
 
 

@@ -99,8 +99,15 @@ def _lead(study: _Study) -> Html:
         + tag("h1", f"{s['task'].capitalize()} of “{s['target']}” with few labels")
         + tag("p", s["verdict"], class_="verdict", role="note", aria_label="Verdict")
         + cards(facts)
+        + _caveats(s["caveats"])
         + _failed(s["failed"])
     )
+
+
+def _caveats(caveats: Sequence[str]) -> Html:
+    if not caveats:
+        return Html("")
+    return tag("div", tag("strong", "Mind:"), tag("ul", *(tag("li", c) for c in caveats)), class_="warn")
 
 
 def _failed(failed: Sequence[Entry]) -> Html:
@@ -210,7 +217,7 @@ def _numbers(study: _Study) -> Html:
         extra = details(
             "Exploratory comparisons of other metrics",
             table(["arm", "labelled patients", "metric", f"difference to {s['baseline']} [95 % CI]", "p (BH)"],
-                  secondary, caption="For exploration only: adjusted by Benjamini and Hochberg, no claim rests on them."),
+                  secondary, caption="For exploration only (Benjamini and Hochberg); no claim rests on them."),
         )  # fmt: skip
     planning = tag(
         "p", f"With {s['planning']['n_test_patients']} test patients, paired differences below about "

@@ -18,7 +18,15 @@ from lightning.pytorch.callbacks import Callback
 
 from medssl.errors import TrainingError
 
-__all__ = ["Checkpoints", "GradientGuard", "PoliteStop", "rng_state", "set_rng_state"]
+__all__ = [
+    "Checkpoints",
+    "GradientGuard",
+    "PoliteStop",
+    "between_steps",
+    "rng_state",
+    "set_global_step",
+    "set_rng_state",
+]
 
 Fit = lightning.Trainer
 Module = lightning.LightningModule

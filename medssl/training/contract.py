@@ -9,7 +9,7 @@ from medssl.cohort import CohortInfo
 from medssl.encoders.base import InputSpec
 from medssl.errors import ConfigError
 
-__all__ = ["Matched", "match_input"]
+__all__ = ["Matched", "describe", "match_input"]
 
 RATE_TOLERANCE = 0.01
 SPACING_TOLERANCE = 0.1
@@ -30,13 +30,16 @@ class Matched:
     notes: tuple[str, ...] = ()
 
 
-def match_input(inputs: InputSpec | None, info: CohortInfo, *, allow_mismatch: bool = False) -> Matched:
+def match_input(
+    inputs: InputSpec | None, info: CohortInfo, *, allow_mismatch: bool = False, name: str = "the cohort"
+) -> Matched:
     """Compare a cohort with what an encoder was trained on.
 
     Args:
         inputs: of the encoder; None for one that is trained from scratch, which takes the cohort as it is.
         info: of the cohort.
         allow_mismatch: go on with another voxel size or rate (noted).
+        name: how the data are called in messages.
 
     Raises:
         ConfigError: another kind of data, missing channels, another voxel size or rate; the message says what to do.
@@ -44,27 +47,27 @@ def match_input(inputs: InputSpec | None, info: CohortInfo, *, allow_mismatch: b
     if inputs is None:
         return Matched(None, info.channels)
     if inputs.kind != info.kind:
-        raise ConfigError(f"the encoder was trained on {inputs.kind}s but the cohort holds {info.kind}s")
-    notes = _physical(inputs, info, allow_mismatch)
+        raise ConfigError(f"the encoder was trained on {inputs.kind}s but {name} holds {info.kind}s")
+    notes = _physical(inputs, info, allow_mismatch, name)
     if inputs.channels == info.channels:
         return Matched(None, info.channels, notes)
     if len(inputs.channels) == len(info.channels) == 1 and info.kind == "volume":
-        renamed = f"channel '{info.channels[0]}' of the cohort is taken for '{inputs.channels[0]}' of the encoder"
+        renamed = f"channel '{info.channels[0]}' of {name} is taken for '{inputs.channels[0]}' of the encoder"
         return Matched(None, info.channels, (*notes, renamed))
-    places = {name.casefold(): i for i, name in enumerate(info.channels)}
-    missing = [name for name in inputs.channels if name.casefold() not in places]
+    places = {c.casefold(): i for i, c in enumerate(info.channels)}
+    missing = [c for c in inputs.channels if c.casefold() not in places]
     if missing:
         share = "none" if len(missing) == len(inputs.channels) else "not all"
         raise ConfigError(
-            f"the cohort has {share} of the encoder's channels: it lacks {', '.join(missing)} (it has "
+            f"{name} has {share} of the encoder's channels: it lacks {', '.join(missing)} (it has "
             f"{', '.join(info.channels)}); prepare it with channels {', '.join(inputs.channels)}"
         )
-    chosen = tuple(places[name.casefold()] for name in inputs.channels)
-    taken = ", ".join(f"{info.channels[i]} → {name}" for i, name in zip(chosen, inputs.channels, strict=True))
+    chosen = tuple(places[c.casefold()] for c in inputs.channels)
+    taken = ", ".join(f"{info.channels[i]} → {c}" for i, c in zip(chosen, inputs.channels, strict=True))
     return Matched(chosen, inputs.channels, (*notes, f"channels taken by name: {taken}"))
 
 
-def _physical(inputs: InputSpec, info: CohortInfo, allow: bool) -> tuple[str, ...]:
+def _physical(inputs: InputSpec, info: CohortInfo, allow: bool, name: str) -> tuple[str, ...]:
     problems: list[tuple[str, str, str, object]] = []
     if inputs.rate_hz and info.rate_hz and abs(info.rate_hz / inputs.rate_hz - 1) > RATE_TOLERANCE:
         problems.append(("rate_hz", f"{inputs.rate_hz:g} Hz", f"{info.rate_hz:g} Hz", inputs.rate_hz))
@@ -76,7 +79,7 @@ def _physical(inputs: InputSpec, info: CohortInfo, allow: bool) -> tuple[str, ..
     if problems and not allow:
         setting, theirs, ours, value = problems[0]
         raise ConfigError(
-            f"the encoder was trained at {theirs} but the cohort has {ours}; prepare the cohort with {setting} "
+            f"the encoder was trained at {theirs} but {name} has {ours}; prepare it with {setting} "
             f"{value}, or allow it with --settings.allow_mismatch true"
         )
     return tuple(f"trained at {theirs}, used at {ours} (allowed)" for _, theirs, ours, _ in problems)

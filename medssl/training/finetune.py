@@ -39,7 +39,7 @@ from medssl.training.targets import Target, Task, resolve_target
 from medssl.training.validation import BestOnValidation
 from medssl.training.windows import LabelledCrops, LabelledWindows, Recordings
 
-__all__ = ["finetune"]
+__all__ = ["finetune", "load_split"]
 
 _DEFAULTS = FinetuneSettings()
 

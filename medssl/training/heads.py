@@ -22,7 +22,7 @@ from medssl.training.settings import FinetuneSettings
 from medssl.training.targets import Target
 from medssl.views.base import Views
 
-__all__ = ["choose_size", "default_encoder", "make_head"]
+__all__ = ["augmentation_for", "choose_size", "class_weights", "default_encoder", "make_head", "typical_shape"]
 
 EVENT_WINDOW_S = 5.0
 LABEL_WINDOW_S = 10.0

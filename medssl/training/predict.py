@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -124,7 +125,7 @@ class _Prediction:
             modality="", recipe="", channels=prepared.channels, rate_hz=prepared.rate_hz,
             spacing_mm=prepared.spacing_mm if self.model.inputs.spacing_mm else None,
         )  # fmt: skip
-        matched = match_input(self.model.inputs, seen)
+        matched = match_input(self.model.inputs, seen, name="the recording")
         chosen = list(range(len(prepared.channels))) if matched.channels is None else list(matched.channels)
         tail = (1,) * (prepared.image.ndim - 1)
         x = prepared.image[chosen].astype(np.float32)
@@ -139,9 +140,17 @@ class _Prediction:
         classes = resample_labels_to(probabilities, prepared.affine, recording)
         values = np.array(self.model.target["values"])
         labels = values.astype(np.uint8 if values.max() < 256 else np.uint16)[classes]
-        file = self.out / f"{_file_name(recording)}{self._suffix(recording)}"
         names = dict(zip(self.model.target["values"], self.model.target["classes"], strict=True))
-        write_mask(file, labels, recording, names={int(v): n for v, n in names.items() if v})
+        described = {int(v): n for v, n in names.items() if v}
+        file = self.out / f"{_file_name(recording)}{self._suffix(recording)}"
+        try:
+            write_mask(file, labels, recording, names=described)
+        except MedSSLError as error:
+            if self.format != "auto" or file.suffix != ".dcm":
+                raise
+            recording = recording.noted(f"written as NIfTI: {error}")  # the mask itself is sound
+            file = self.out / f"{_file_name(recording)}.nii.gz"
+            write_mask(file, labels, recording, names=described)
         self.written.append(file.name)
         certain = float(probabilities.max(0).mean())
         voxels = np.bincount(labels.ravel(), minlength=int(values.max()) + 1)
@@ -168,6 +177,9 @@ class _Prediction:
         known = [e for e in prepared.events if e.kind == self.model.target["name"]]
         times = [e.onset_s for e in known]
         if not times:
+            recording = recording.noted(
+                f"no '{self.model.target['name']}' events in the file: windows at regular times"
+            )
             times = [i * size / 2 / rate for i in range(1, max(2, math.ceil(2 * image.shape[1] / size)))]
         starts = [(event_start(t, rate, size),) for t in times]
         windows = [self._window(prepared, image, start) for start in starts]
@@ -209,7 +221,12 @@ class _Prediction:
 def _preparation(model: Model) -> Preparation:
     from medssl.cohort import signals, volumes  # noqa: F401 - defines the classes that may be named
 
-    settings = dict(model.inputs.preparation)
+    settings = json.loads(json.dumps(dict(model.inputs.preparation)))
+    arguments = settings.setdefault("init_args", {})
+    # a cohort of one voxel size or rate may have been prepared without changing it; a new file may have another
+    for name, value in (("spacing_mm", model.inputs.spacing_mm), ("rate_hz", model.inputs.rate_hz)):
+        if value is not None and name in arguments and arguments[name] is None:
+            arguments[name] = list(value) if isinstance(value, tuple) else value
     return build(settings, Preparation)  # type: ignore[type-abstract]
 
 

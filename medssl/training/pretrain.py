@@ -41,7 +41,7 @@ from medssl.training.run import (
 from medssl.training.seeding import seed_all
 from medssl.training.settings import TrainSettings, from_plain
 
-__all__ = ["held_out_patients", "pretrain", "resume"]
+__all__ = ["held_out_patients", "initialise", "pretrain", "resume"]
 
 _DEFAULTS = TrainSettings()
 

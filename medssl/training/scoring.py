@@ -24,7 +24,7 @@ from medssl.training.windows import Recordings
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Scores", "mean_dice", "score_items", "score_masks", "validation_score"]
+__all__ = ["Scores", "mean_dice", "score_items", "score_masks", "validation_score", "write_tables"]
 
 EXAMPLES = 4
 STRIP = 2000  # samples of an example signal that are kept

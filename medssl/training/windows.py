@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from medssl.cohort import Cohort
 from medssl.training.targets import Target
 
-__all__ = ["LabelledCrops", "LabelledWindows", "Recordings", "cut", "event_start", "fixed_starts"]
+__all__ = [
+    "LabelledCrops",
+    "LabelledWindows",
+    "Recordings",
+    "cut",
+    "event_start",
+    "fixed_starts",
+    "random_start",
+    "start_around",
+]
 
 Starts = tuple[int, ...]
 
@@ -32,15 +41,20 @@ def cut(array: NDArray[Any], start: Sequence[int], size: Sequence[int], fill: in
     return out
 
 
+def _middle(length: int, extent: int) -> int:
+    """Start of a centred window; where it is longer than the recording, the odd sample of padding comes last."""
+    return (length - extent) // 2 if length >= extent else -((extent - length) // 2)
+
+
 def random_start(shape: Sequence[int], size: Sequence[int], rng: np.random.Generator) -> Starts:
     """Anywhere inside; along axes that are too short, centred with equal padding."""
-    return tuple(int(rng.integers(0, n - e + 1)) if n > e else (n - e) // 2 for n, e in zip(shape, size, strict=True))
+    return tuple(int(rng.integers(0, n - e + 1)) if n > e else _middle(n, e) for n, e in zip(shape, size, strict=True))
 
 
 def start_around(centre: Sequence[int], shape: Sequence[int], size: Sequence[int]) -> Starts:
     """Centred on a voxel, moved inside the volume where it would reach beyond its edge."""
     return tuple(
-        min(max(int(c) - e // 2, 0), n - e) if n > e else (n - e) // 2
+        min(max(int(c) - e // 2, 0), n - e) if n > e else _middle(n, e)
         for c, n, e in zip(centre, shape, size, strict=True)
     )
 
@@ -56,7 +70,7 @@ def fixed_starts(shape: Sequence[int], size: Sequence[int], most: int) -> list[S
         counts[int(np.argmax(counts))] -= 1
     axes = []
     for n, e, k in zip(shape, size, counts, strict=True):
-        axes.append([(n - e) // 2] if k == 1 or n <= e else [round(i * (n - e) / (k - 1)) for i in range(k)])
+        axes.append([_middle(n, e)] if k == 1 or n <= e else [round(i * (n - e) / (k - 1)) for i in range(k)])
     return list(itertools.product(*axes))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contracts.toys import METHODS, Case, info
+from toys import METHODS, Case, info
 
 from medssl.configurable import build, discover, spec
 from medssl.errors import ConfigError, MedSSLError

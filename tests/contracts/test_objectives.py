@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contracts.toys import OBJECTIVES
+from toys import OBJECTIVES
 
 from medssl.configurable import build, discover, spec
 from medssl.objectives.base import Objective

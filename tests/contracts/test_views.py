@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contracts.toys import VIEWS, collate
+from toys import VIEWS, collate
 
 from medssl.configurable import build, discover, spec
 from medssl.views.base import Views

@@ -102,7 +102,7 @@ def test_signals_from_raw_files_to_a_table(tmp_path: Path) -> None:
     with (tmp_path / "table" / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert rows
-    assert all(abs(sum(float(v) for k, v in row.items() if k.startswith("p_")) - 1) < 1e-3 for row in rows)
+    assert all(abs(sum(float(v) for k, v in row.items() if k.startswith("p/")) - 1) < 1e-3 for row in rows)
 
 
 def test_an_unfinished_study_continues(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contracts.toys import collate, signal, signal_encoder
 from torch import Tensor
+from toys import collate, signal, signal_encoder
 
 from medssl.errors import ConfigError
 from medssl.methods.contrastive import Contrastive

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contracts.toys import ToyReader, collate, info, volume, volume_encoder
+from toys import ToyReader, collate, info, volume, volume_encoder
 
 from medssl.encoders.resenc import ResEnc
 from medssl.errors import ConfigError

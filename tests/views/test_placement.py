@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from contracts.toys import volume
+from toys import volume
 
 from medssl.views.placement import (
     background_input,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from contracts.toys import volume
 from torch.nn import functional
+from toys import volume
 
 from medssl.views.resized import read_resized
 

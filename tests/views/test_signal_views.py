@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contracts.toys import signal
 from torch import Tensor
+from toys import signal
 
 from medssl.errors import CohortError, ConfigError
 from medssl.views.signal import SignalViews

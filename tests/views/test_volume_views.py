@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contracts.toys import volume
 from torch import Tensor
+from toys import volume
 
 from medssl.errors import CohortError, ConfigError
 from medssl.views.volume import VolumeViews
