@@ -11,6 +11,7 @@ import json
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 from medssl.configurable import Configurable, subclasses
@@ -26,9 +27,9 @@ def parser_class() -> type[ArgumentParser]:
     """jsonargparse's parser with help as people type it: dashes instead of underscores, bare flags."""
     from jsonargparse import ArgumentParser
 
-    class Parser(ArgumentParser):  # type: ignore[misc]
-        def format_help(self) -> str:
-            text: str = super().format_help().replace(" {true,false}", "")
+    class Parser(ArgumentParser):
+        def format_help(self, *formatter: Any) -> str:
+            text: str = super().format_help(*formatter).replace(" {true,false}", "")
             text = re.sub(r"(--[a-z_]+)\+ '?\[\S*", r"\1 ...", text)
             return re.sub(r"(?<![\w-])--[a-z][a-z_.]*", lambda found: found[0].replace("_", "-"), text)
 
@@ -56,10 +57,21 @@ def normalise(function: Callable[..., Any], arguments: Sequence[str]) -> list[st
             continue
         key, equals, value = word.partition("=")
         name = key[2:].replace("-", "_")
-        kind = _plain(hints.get(name))
+        hint = _hint(hints, name)
+        kind = _plain(hint)
         values = [value] if equals else _take(rest, many=kind in (list, dict))
-        out.extend(_option(name, kind, values))
+        out.extend(_option(name, kind, _numbers(values) if kind is list and _of_numbers(hint) else values))
     return out
+
+
+def _hint(hints: Mapping[str, Any], name: str) -> Any:
+    """Type hint of ``option`` or, through the fields of settings, of ``settings.option``."""
+    first, _, rest = name.partition(".")
+    hint = hints.get(first)
+    if not rest:
+        return hint
+    owner = next((h for h in (get_args(hint) or (hint,)) if is_dataclass(h)), None)
+    return _hint(get_type_hints(owner), rest) if owner is not None else None
 
 
 def _take(rest: list[str], *, many: bool) -> list[str]:
@@ -79,6 +91,16 @@ def _option(name: str, kind: Any, values: list[str]) -> list[str]:
     if kind is dict and values and all("=" in v and not v.startswith("{") for v in values):
         return [f"--{name}={json.dumps(dict(v.split('=', 1) for v in values))}"]
     return [f"--{name}={values[0]}" if values else f"--{name}", *values[1:]]
+
+
+def _of_numbers(hint: Any) -> bool:
+    """Whether a list option holds numbers alone: JSON must not quote them then."""
+    parts = {p for h in (hint, *get_args(hint)) for p in get_args(h) if isinstance(p, type)}
+    return bool(parts & {int, float}) and str not in parts
+
+
+def _numbers(values: list[str]) -> list[str]:
+    return values if any(v.startswith("[") for v in values) else [f"[{', '.join(values)}]"]
 
 
 def _plain(hint: Any) -> Any:

@@ -52,7 +52,9 @@ VERBS: dict[str, Verb] = {
         hint="next: medssl cohort split {cohort}",
     ),
     "cohort info": Verb("medssl.cohort.verify:cohort_info", "what a cohort holds", positional=True),
-    "cohort verify": Verb("medssl.cohort.verify:cohort_verify", "recompute the checksum of every array", positional=True),
+    "cohort verify": Verb(
+        "medssl.cohort.verify:cohort_verify", "recompute the checksum of every array", positional=True
+    ),
     "cohort split": Verb("medssl.splits:split", "write a patient-level split file", positional=True),
     "pretrain": Verb("medssl.training.pretrain:pretrain", "self-supervised pre-training", config=True),
     "resume": Verb("medssl.training.pretrain:resume", "continue a run exactly where it stopped", positional=True),
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        0 done, 1 the verb found something wrong (a damaged cohort, an unsound installation), 2 a mistake of the user's.
+        0 done, 1 the verb found something wrong (an unsound installation), 2 what was asked for cannot be done.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -56,7 +56,8 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
 def spec(value: Any) -> Any:
     """Plain data (dict, list, str, number, bool, None) that ``build`` turns back into ``value``."""
     if isinstance(value, Configurable):
-        return {"class_path": _path(type(value)), "init_args": {k: spec(v) for k, v in getattr(value, "init_args", {}).items()}}
+        arguments = getattr(value, "init_args", {})  # absent where no class of the hierarchy has an __init__
+        return {"class_path": _path(type(value)), "init_args": {k: spec(v) for k, v in arguments.items()}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: spec(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
     if isinstance(value, Mapping):

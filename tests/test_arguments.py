@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from medssl.arguments import normalise
+from medssl.training.settings import FinetuneSettings
 
 
 def verb(
@@ -15,6 +16,7 @@ def verb(
     cohort: list[Path],
     encoders: dict[str, str],
     options: dict[str, str] | None = None,
+    settings: FinetuneSettings = FinetuneSettings(),  # noqa: B008 - frozen
     dry_run: bool = False,
     max_steps: int = 3,
 ) -> None:
@@ -33,6 +35,8 @@ def verb(
         (["--options", "glob=*.nii"], ['--options={"glob": "*.nii"}']),
         (["--max-steps", "7", "ixi"], ["--max_steps=7", "ixi"]),
         (["--trainer.max-steps=5"], ["--trainer.max_steps=5"]),
+        (["--settings.size", "8", "8", "8"], ["--settings.size=[8, 8, 8]"]),
+        (["--settings.deterministic"], ["--settings.deterministic=true"]),
         (["ixi", "-h"], ["ixi", "-h"]),
     ],
 )

@@ -125,7 +125,7 @@ def sha256_of(*paths: Path | str) -> str:
     """SHA-256 over the bytes of the files, in the order given."""
     digest = hashlib.sha256()
     for path in paths:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()

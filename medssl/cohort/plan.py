@@ -124,7 +124,7 @@ def _spec(value: Configurable) -> dict[str, Any]:
 def _overridden(
     specification: Mapping[str, Any], overrides: Mapping[str, Any], cls: type[Preparation]
 ) -> dict[str, Any]:
-    known = [name for name in inspect.signature(cls).parameters]
+    known = list(inspect.signature(cls).parameters)
     for name in overrides:
         if name not in known:
             raise ConfigError(unknown_name("preparation setting", name, known))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medssl.adapters.recording import Event, Recording
 from medssl.configurable import Configurable
 
-__all__ = ["Prepared", "Preparation"]
+__all__ = ["Preparation", "Prepared"]
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def make_plan(
     tested = tuple(sorted(set(found.patients[found.items_of(the_split.test)])))
     if not tested:
         raise SplitError(f"no test patient of split '{split}' has the target '{target}'; make another split")
-    arms = _arms(encoders, protocol)
+    arms = _baseline_first(_arms(encoders, protocol))
     wanted = spec(architecture) if architecture is not None else _shared_architecture(arms)
     drawn = {b: [budget_patients(found, target, the_split, b, draw) for draw in range(repeats)] for b in budgets}
     sizes = {b: float(np.mean([d.n_patients for d in draws])) for b, draws in drawn.items()}
@@ -147,11 +147,10 @@ def make_plan(
         for r in range(repeats)
         for a in arms
     )
-    baseline = next((a.name for a in arms if a.source in ("none", "untrained")), arms[0].name)
     info = _task_info(found)
-    layout = Layout(info, tuple(a.name for a in arms), baseline, sizes, repeats, FLOOR if simple else None)
+    layout = Layout(info, tuple(a.name for a in arms), arms[0].name, sizes, repeats, FLOOR if simple else None)
     facts = {
-        "task": task, "target": target, "protocol": protocol, "baseline": baseline, "floor": simple,
+        "task": task, "target": target, "protocol": protocol, "baseline": arms[0].name, "floor": simple,
         "cohort": _cohort_facts(opened, cohort), "split": _split_facts(the_split, tested), "repeats": repeats,
         "classes": list(info.classes), "class_names": dict(info.names or {}), "multilabel": info.multilabel,
         "budgets": [{"asked": b, "n_patients": n, "draws": _draw_facts(drawn[b], found)} for b, n in sizes.items()],
@@ -195,6 +194,11 @@ def _arms(encoders: Mapping[str, str], protocol: Protocol) -> tuple[Arm, ...]:
             raise ConfigError(f"the name '{name}' is kept for the baseline; call that encoder otherwise")
         arms.append(Arm(name, source))
     return tuple(arms)
+
+
+def _baseline_first(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The first arm without pre-training leads: it is the baseline, in tables and in colours."""
+    return tuple(sorted(arms, key=lambda a: a.source not in ("none", "untrained")))
 
 
 def _pretrained(name: str, source: str) -> Arm:

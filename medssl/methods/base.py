@@ -100,7 +100,7 @@ class Method(lightning.LightningModule, Configurable, ABC):
             losses = self.loss(batch)
         size = len(batch["row"])
         self.log("loss", losses.total.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({k: v for k, v in losses.terms.items()}, batch_size=size)
+        self.log_dict(losses.terms, batch_size=size)
         return {"loss": losses.total, "embeddings": losses.embeddings}
 
     def configure_optimizers(self) -> Any:

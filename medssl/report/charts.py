@@ -124,6 +124,8 @@ def _series(s: Series, index: int, count: int, frame: _Frame) -> str:
     points = [
         (i, frame.x(a) + shift, frame.y(b)) for i, (a, b) in enumerate(zip(s.x, s.y, strict=True)) if _finite(a, b)
     ]
+    if not points:
+        return ""
     path = " ".join(f"{'L' if j else 'M'}{px:.1f} {py:.1f}" for j, (_, px, py) in enumerate(points))
     dash = ("", "", "6 3", "2 3", "8 3 2 3", "4 4", "1 3")[index % COLOURS]
     style = f'stroke="{colour}" stroke-width="2" fill="none"' + (f' stroke-dasharray="{dash}"' if dash else "")

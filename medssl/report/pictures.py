@@ -128,13 +128,14 @@ def strip_picture(
             mark = answer if good else f"{answer}✗"
             place = f'x="{x(onset):.1f}" y="{base + line * (j + 1):.1f}"'
             parts.append(f'<text {place} text-anchor="middle"{style}>{escape(mark)}</text>')
-    for second in range(math.ceil(start_s), math.floor(start_s + duration) + 1, max(1, round(duration / 10))):
+    for second in range(math.ceil(start_s), math.floor(start_s + 0.98 * duration) + 1, max(1, round(duration / 10))):
         parts.append(
             f'<text class="muted small" x="{x(second):.1f}" y="{height - 4}" text-anchor="middle">{second} s</text>'
         )
-    return Html(
-        f'<svg class="chart" style="max-width:none" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    return Html(  # a strip keeps its width and scrolls on a phone: squeezed, its letters could not be read
+        '<div class="scroll" tabindex="0" role="region" aria-label="signal strip">'
+        f'<svg class="strip" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        "</div>"
     )
 
 

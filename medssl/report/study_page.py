@@ -130,8 +130,8 @@ def _result(study: _Study) -> Html:
     better = "higher is better" if info.higher_is_better else "lower is better"
     caption = (
         f"{info.title} on the same {study.summary['split']['n_test_patients']} test patients against the number of "
-        f"labelled training patients ({better}; {info.meaning}). Bars are 95 % intervals over patients. "
-        "Hover over or tab to a point for its numbers."
+        f"labelled training patients ({better}; {info.meaning}). {_bars(study)} Hover over or tab to a point for its "
+        "numbers."
     )
     more = [
         figure(_curve(study, m), f"{info_of(m).title}: {info_of(m).meaning}.")
@@ -142,6 +142,16 @@ def _result(study: _Study) -> Html:
     return section(
         "Result", legend(study.arms), figure(_curve(study, study.metric), caption), others, id_="result"
     )  # fmt: skip
+
+
+def _bars(study: _Study) -> str:
+    """What the bars are, or why there are none."""
+    kinds = {r["interval"] for r in study.summary["results"] if r["metric"] == study.metric and not r["class"]}
+    if "not estimable" in kinds:
+        return "Where there is no bar, a class occurs in too few test patients for an interval."
+    if kinds == {"none"}:
+        return "There are too few test patients for intervals."
+    return "Bars are 95 % intervals over patients."
 
 
 def _curve(study: _Study, metric: str) -> Html:
@@ -183,63 +193,57 @@ def _estimate(r: Entry | None, metric: str) -> str:
 
 
 def _numbers(study: _Study) -> Html:
+    """The table on which the claims rest."""
     s, metric = study.summary, study.metric
-    rows = []
-    for b in study.budgets:
-        for arm in study.arms:
-            r, c = study.result(arm, b["asked"], metric), study.comparison(arm, b["asked"])
-            if r is None:
-                continue
-            rows.append([
-                arm, f"{b['n_patients']:g}", _estimate(r, metric),
-                "–" if r["sd_repeats"] is None else f"{r['sd_repeats']:.3g}", _difference(c, metric),
-                "–" if c is None else format_p(c["p_holm"]).removeprefix("p ").removeprefix("= "),
-                "–" if c is None or c["effect_size"] is None else f"{c['effect_size']:+.2f}", r["n_patients"],
-            ])  # fmt: skip
-    info = info_of(metric)
+    info, split = info_of(metric), s["split"]
     head = ["arm", "labelled patients", f"{info.title} [95 % CI]", "SD over repeats",
             f"difference to {s['baseline']} [95 % CI]", "p (Holm)", "effect size d", "test patients"]  # fmt: skip
-    split = s["split"]
+    rows = [
+        _row(study, arm, b) for b in study.budgets for arm in study.arms if study.result(arm, b["asked"], metric)
+    ]  # fmt: skip
+    if all(row[6] == "–" for row in rows):  # patients have no value of their own, so there is no such effect size
+        head, rows = head[:6] + head[7:], [row[:6] + row[7:] for row in rows]
     caption = (
         f"{info.title}, tested on {split['n_test_patients']} {split['unit']}s of the split “{split['name']}” "
-        f"({split['rule']}, "
-        f"hash {split['sha256'][:12]}). p values: {_tests(s)}, adjusted by Holm over the {len(s['comparisons'])} "
-        "comparisons "
-        "of this table."
+        f"({split['rule']}, hash {split['sha256'][:12]}). p values: {_tests(s)}, adjusted by Holm over the "
+        f"{len(s['comparisons'])} comparisons of this table."
     )
-    secondary = [
+    effect = s["planning"]["detectable_effect_sd"]
+    planning = "" if effect is None else (
+        f"With {s['planning']['n_test_patients']} test patients, paired differences below about {effect:.2g} standard "
+        "deviations (of the patients' differences) would be missed in one study out of five or more."
+    )  # fmt: skip
+    numbers = table(head, rows, caption=caption, numeric=range(1, len(head)))
+    return section("All numbers", numbers, tag("p", planning, class_="muted"), _secondary(s), id_="all-numbers")
+
+
+def _row(study: _Study, arm: str, budget: Entry) -> list[object]:
+    metric = study.metric
+    r, c = study.result(arm, budget["asked"], metric), study.comparison(arm, budget["asked"])
+    assert r is not None
+    return [
+        arm, f"{budget['n_patients']:g}", _estimate(r, metric),
+        "–" if r["sd_repeats"] is None else f"{r['sd_repeats']:.3g}", _difference(c, metric),
+        "–" if c is None else format_p(c["p_holm"]).removeprefix("p ").removeprefix("= "),
+        "–" if c is None or c["effect_size"] is None else f"{c['effect_size']:+.2f}", r["n_patients"],
+    ]  # fmt: skip
+
+
+def _secondary(summary: Entry) -> Html:
+    rows = [
         [c["encoder"], f"{c['n_training_patients']:g}", info_of(c["metric"]).title, _difference(c, c["metric"]),
          format_p(c["p_bh"])]
-        for c in s["secondary"]
+        for c in summary["secondary"]
     ]  # fmt: skip
-    extra = Html("")
-    if secondary:
-        extra = details(
-            "Exploratory comparisons of other metrics",
-            table(["arm", "labelled patients", "metric", f"difference to {s['baseline']} [95 % CI]", "p (BH)"],
-                  secondary, caption="For exploration only (Benjamini and Hochberg); no claim rests on them."),
-        )  # fmt: skip
-    planning = tag(
-        "p", f"With {s['planning']['n_test_patients']} test patients, paired differences below about "
-        f"{_plain(s['planning']['detectable_effect_sd'])} standard deviations (of the patients' differences) would be "
-        "missed "
-        "in one study out of five or more.", class_="muted",
-    )  # fmt: skip
-    return section(
-        "All numbers",
-        table(head, rows, caption=caption, numeric=(1, 2, 3, 4, 5, 6, 7)),
-        planning,
-        extra,
-        id_="all-numbers",
-    )
+    if not rows:
+        return Html("")
+    head = ["arm", "labelled patients", "metric", f"difference to {summary['baseline']} [95 % CI]", "p (BH)"]
+    caption = "For exploration only: adjusted by Benjamini and Hochberg, no claim rests on them."
+    return details("Exploratory comparisons of other metrics", table(head, rows, caption=caption))
 
 
 def _tests(summary: Entry) -> str:
     return " and ".join(dict.fromkeys(c["test"] for c in summary["comparisons"])) or "none"
-
-
-def _plain(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2g}"
 
 
 def _difference(c: Entry | None, metric: str) -> Html | str:
@@ -347,7 +351,7 @@ def _confusion(study: _Study) -> Html:
 
 def _reading(study: _Study) -> Html:
     s = study.summary
-    kinds = ", ".join(dict.fromkeys(r["interval"] for r in s["results"] if r["interval"] != "none")) or "none"
+    kinds = ", ".join(dict.fromkeys(r["interval"] for r in s["results"] if r["low"] is not None)) or "none"
     points = [
         "The test patients are the same for every arm and budget, and none of them was used for pre-training, "
         "training or "

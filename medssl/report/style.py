@@ -36,6 +36,7 @@ figure{margin:.8rem 0 1.2rem}
 figcaption{font-size:.9rem;max-width:46rem;margin-top:.35rem}
 .chart{width:100%;max-width:44rem;height:auto;display:block}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:1rem}
+.grid>.chart{max-width:24rem}.grid figure{margin:0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,11rem),1fr));gap:.8rem}
 .tiles figure{margin:0}.tiles svg{width:100%;height:auto;display:block;background:#000;border-radius:.25rem}
 .wide svg{background:none}
@@ -44,6 +45,7 @@ table{border-collapse:collapse;font-size:.93rem;font-variant-numeric:tabular-num
 caption{text-align:left;padding:.2rem 0 .5rem;font-size:.9rem}
 th,td{padding:.34rem .7rem .34rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;
 white-space:nowrap}
+thead th{white-space:normal;vertical-align:bottom}
 th{font-weight:600}tbody th{font-weight:500}
 .num{text-align:right}
 .good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:600}
@@ -67,6 +69,7 @@ body.no-reference svg .reference,body.no-prediction svg .prediction{display:none
 footer{padding-top:1rem;padding-bottom:2.5rem;font-size:.9rem;color:var(--muted);border-top:1px solid var(--line)}
 [hidden]{display:none!important}
 @media (max-width:40rem){body{font-size:15px}h1{font-size:1.4rem}.verdict{font-size:1.05rem}}
+.strip{width:100%;min-width:44rem;height:auto;display:block}
 @media print{nav,.skip,.controls{display:none}body{font-size:10.5pt}section,figure,tr{break-inside:avoid}
 details:not([open])>*{display:revert}a{color:inherit;text-decoration:none}.scroll{overflow:visible}th,td{white-space:normal}}
 """

@@ -20,9 +20,14 @@ def training_section(study: Path, summary: Mapping[str, Any]) -> Html:
     runs = {arm: study / "cells" / arm / budget / "0" for arm in summary["encoders"]}
     cells = _lines({arm: _rows(run) for arm, run in runs.items()}, "loss")
     parts = []
+    while cells and not cells[-1].x:  # the simple baseline comes last and is not trained by steps
+        cells.pop()
     if cells:
         chart = line_chart(cells, title="Training loss", x_label="step", y_label="loss")
-        parts += [legend([s.name for s in cells]), figure(chart, "Training loss with the most labels, first repeat.")]
+        parts += [
+            legend([s.name for s in cells]),
+            figure(chart, "Training loss with the most labels, first repeat."),
+        ]
     for arm, about in summary["encoders"].items():
         rows = _rows(Path(str(about["source"])))
         if rows:
@@ -63,9 +68,8 @@ def _lines(runs: Mapping[str, Sequence[Mapping[str, float]]], column: str) -> li
     for name, rows in runs.items():
         known = [(row["step"], row[column]) for row in rows if column in row]
         known = known[:: max(1, len(known) // MOST_POINTS)]
-        if known:
-            series.append(Series(name, [x for x, _ in known], [y for _, y in known], markers=len(known) == 1))
-    return series
+        series.append(Series(name, [x for x, _ in known], [y for _, y in known], markers=len(known) == 1))
+    return series if any(s.x for s in series) else []  # empty ones stay: colours go by place
 
 
 def _rows(run: Path) -> list[dict[str, float]]:

@@ -53,8 +53,12 @@ def test_a_misspelt_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
 
 def test_a_misspelt_option_in_a_config(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text("method:\n  class_path: VoCo\n  init_args:\n    encoder: {class_path: ResEnc, init_args: {sise: tiny}}\n")
-    message = stderr_of(capsys, "pretrain", "--config", str(config), "--cohort", "nowhere", "--out", str(tmp_path / "run"))
+    config.write_text(
+        "method: {class_path: VoCo, init_args: {encoder: {class_path: ResEnc, init_args: {sise: tiny}}}}\n"
+    )
+    message = stderr_of(
+        capsys, "pretrain", "--config", str(config), "--cohort", "nowhere", "--out", str(tmp_path / "r")
+    )
     assert "method.encoder.sise" in message
     assert "did you mean 'method.encoder.size'?" in message
 

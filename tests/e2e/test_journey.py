@@ -1,4 +1,4 @@
-"""The whole journey on the command line: raw files → cohort → split → pre-train → resume → fine-tune → study → report → predict."""
+"""The whole journey on the command line, from raw files to a report and to predictions for new files."""
 
 from __future__ import annotations
 

@@ -55,7 +55,9 @@ def test_every_verb_answers_help(medssl: Run, verb: str) -> None:
     assert f"medssl {verb}".strip() in done.stdout
 
 
-@pytest.mark.parametrize(("what", "kind"), [("recipes", "data_prep"), ("configs", "configs"), ("pipelines", "pipelines")])
+@pytest.mark.parametrize(
+    ("what", "kind"), [("recipes", "data_prep"), ("configs", "configs"), ("pipelines", "pipelines")]
+)
 def test_what_ships_beside_the_package_is_found(medssl: Run, what: str, kind: str) -> None:
     listed = {line.split()[0] for line in medssl("list", what).stdout.splitlines()}
     assert listed == set(resources.names(kind))

@@ -36,7 +36,7 @@ def test_a_better_encoder_is_found_better(tmp_path: Path, info: TaskInfo) -> Non
         assert c["p"] <= c["p_holm"] < 0.05
         assert min(c["low"], c["high"]) <= c["difference"] <= max(c["low"], c["high"])
     assert "voco reaches" in summary["verdict"] and "better by" in summary["verdict"]
-    assert "reliably worse" in summary["verdict"]
+    assert "Reliably worse" in summary["verdict"]
     assert f"{len(PATIENTS)} test patients" in summary["verdict"]
 
 

@@ -1,4 +1,4 @@
-"""Writes the archive of the present format version: ``python tests/cohort/archives/make.py``. Refuses to replace one."""
+"""Writes the archive of the present format version (``python tests/cohort/archives/make.py``); replaces none."""
 
 from __future__ import annotations
 
