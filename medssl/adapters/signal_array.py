@@ -89,11 +89,10 @@ def read_array(
 def _load(path: Path) -> Mapping[str, NDArray[Any]]:
     suffix = path.suffix.lower()
     try:
-        if suffix == ".npy":
-            return {"": np.load(path, allow_pickle=False)}
-        if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+        if suffix in {".npy", ".npz"}:
+            with path.open("rb") as file:  # by itself NumPy leaves a damaged archive open
+                loaded = np.load(file, allow_pickle=False)  # whichever of the two it is, whatever it is called
+                return {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
         if suffix == ".mat":
             return _load_mat(path)
         return _load_hdf5(path, matlab=False)
@@ -224,6 +223,8 @@ def _load_table(path: Path) -> tuple[pd.DataFrame, bool]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.DtypeWarning)
             table = pd.read_csv(path, sep=separator, decimal=decimal, header=0 if has_header else None, comment="#")
+        if not isinstance(table.index, pd.RangeIndex):  # pandas made leading cells an index, which shifts the columns
+            raise ValueError("its rows have more cells than its first line")
     except (ValueError, OSError, EOFError, lzma.LZMAError, pd.errors.ParserError) as error:
         raise UnreadableRecording(f"not a readable table: {' '.join(str(error).split())}", path) from error
     return table.dropna(axis=1, how="all") if separator == r"\s+" else table, has_header

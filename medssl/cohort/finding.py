@@ -80,6 +80,8 @@ def read_rows(file: Path) -> list[dict[str, str | None]]:
         rows = _parquet_rows(file) if file.suffix.lower() == ".parquet" else _text_rows(file)
     except FileNotFoundError as error:
         raise RecipeError(f"table '{file}' does not exist") from error
+    except IsADirectoryError as error:
+        raise RecipeError(f"'{file}' is a folder; give the table file itself") from error
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise RecipeError(f"table '{file}' cannot be read: {error}") from error
     return [{name: text(value) for name, value in row.items()} for row in rows]

@@ -37,7 +37,10 @@ def claim(cohort: Path, settings: Mapping[str, Any], *, overwrite: bool) -> IO[s
     file = cohort / WORK / "settings.json"
     if held and not file.is_file() and not (cohort / "cohort.json").is_file() and not _only_work(held):
         raise CohortError(f"'{cohort}' is not empty and no cohort; give a new or empty folder")
-    (cohort / WORK).mkdir(parents=True, exist_ok=True)
+    try:
+        (cohort / WORK).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CohortError(f"'{cohort}' cannot be made a folder ({error.strerror}); give another one") from error
     lock = _lock(cohort)
     try:
         if overwrite:
@@ -86,12 +89,20 @@ def _lock(cohort: Path) -> IO[str]:
 
 
 def _same(cohort: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    old, new = _flat(old), _flat(new)
     differing = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
     if differing:
         details = "; ".join(f"{k}: {_short(old.get(k))} there, {_short(new.get(k))} now" for k in differing[:3])
         raise CohortError(
             f"'{cohort}' was prepared with other settings ({details}); give another folder or --overwrite"
         )
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names, so that what differs can be named."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {k: v for part, inner in value.items() for k, v in _flat(inner, f"{name}.{part}".lstrip(".")).items()}
 
 
 def _short(value: Any) -> str:

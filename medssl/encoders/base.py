@@ -139,7 +139,10 @@ def load_encoder(source: str | Path) -> tuple[Encoder, InputSpec]:
     about_file = folder / "encoder.json"
     if not about_file.is_file():
         raise CheckpointError(f"no exported encoder in '{source}'; give a run directory that finished pre-training")
-    about = json.loads(about_file.read_text(encoding="utf-8"))
+    try:
+        about = json.loads(about_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"'{about_file}' is damaged ({error}); export or copy the encoder again") from error
     if about["format_version"] > FORMAT_VERSION:
         raise CheckpointError(f"'{about_file}' was written by a newer medssl; update medssl to read it")
     _import_encoders()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -159,7 +160,7 @@ def run_cells(
     if not todo:
         return done
     if scheduler is not None:
-        source = _by_dask(todo, run_cell, scheduler)
+        source = _by_dask(todo, run_cell, scheduler, jobs)
     elif jobs > 1:
         source = _by_processes(todo, run_cell, jobs)
     else:
@@ -226,17 +227,36 @@ def _outcome_after(cell: Cell, exitcode: int | None) -> Outcome:
         return _record(cell, Outcome(cell.key, "failed", 0.0, why + hint))
 
 
-def _by_dask(todo: Sequence[Cell], run_cell: RunCell, scheduler: str) -> Iterator[tuple[Cell, Outcome]]:
-    try:
-        from distributed import Client, as_completed
-    except ImportError as error:
-        raise ConfigError("--scheduler needs Dask; run: pip install 'medssl[cluster]'") from error
-    with Client() if scheduler == "local" else Client(scheduler) as client:
+def _by_dask(todo: Sequence[Cell], run_cell: RunCell, scheduler: str, jobs: int) -> Iterator[tuple[Cell, Outcome]]:
+    with _client(scheduler, jobs) as client:
         futures = {client.submit(execute, cell, run_cell, pure=False): cell for cell in todo}
-        for future in as_completed(futures):
+        as_completed: Any = importlib.import_module("distributed").as_completed
+        for future in as_completed(list(futures)):
             cell = futures[future]
             if future.status == "finished":
                 yield cell, future.result()
             else:  # the worker died
                 cell.folder.mkdir(parents=True, exist_ok=True)
                 yield cell, _record(cell, Outcome(cell.key, "failed", 0.0, f"the worker was lost ({future.status})"))
+
+
+@contextlib.contextmanager
+def _client(scheduler: str, jobs: int) -> Iterator[Any]:
+    try:
+        distributed: Any = importlib.import_module("distributed")
+    except ImportError as error:
+        raise ConfigError("--scheduler needs Dask; install it with: pip install 'medssl[cluster]'") from error
+    if scheduler == "local":
+        # one cell a process at a time: output and thread counts belong to the whole process
+        cluster = distributed.LocalCluster(max(jobs, 1), threads_per_worker=1, dashboard_address=None)
+        with cluster, distributed.Client(cluster) as client:
+            yield client
+        return
+    try:
+        client = distributed.Client(scheduler, timeout="20s")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"no Dask scheduler answers at '{scheduler}' ({error}); give tcp://HOST:PORT or local"
+        ) from error
+    with client:
+        yield client

@@ -2,7 +2,7 @@
 
 Keys, for case n: ``kind_n`` ("slice" or "strip"), ``recording_n``, then
 
-* slices: ``image_n`` (H, W) uint8, ``reference_n`` (H, W) uint8, ``prediction_n/ARM/BUDGET`` (H, W) uint8;
+* slices: ``pixel_mm_n`` (2,), ``image_n``, ``reference_n`` and ``prediction_n/ARM/BUDGET``, all (H, W) uint8;
 * strips: ``signal_n`` (C, T) float16, ``channels_n``, ``rate_hz_n``, ``start_s_n``, ``onset_s_n`` (m,), ``true_n`` (m,)
   class names, ``prediction_n/ARM/BUDGET`` (m,) class names. Recordings with one label have m = 1 and onset NaN.
 """
@@ -69,8 +69,20 @@ def _slices(plan: Plan) -> dict[str, NDArray[Any]]:
                     out[f"kind_{n}"] = np.array("slice")
                     for name in ("image", "reference", "recording"):
                         out[f"{name}_{n}"] = kept[f"{name}_{n}"]
+                    out[f"pixel_mm_{n}"] = _pixel_mm(plan, str(kept[f"recording_{n}"]))
                 out[f"prediction_{n}/{arm}/{budget}"] = kept[f"prediction_{n}"]
     return out
+
+
+def _pixel_mm(plan: Plan, recording: str) -> NDArray[np.float64]:
+    """(y, x) voxel size of a recording: of the cohort where all share one, else its own."""
+    spacing = plan.facts["cohort"]["spacing_mm"]
+    if spacing is None:
+        from medssl.cohort import Cohort
+
+        manifest = Cohort(Path(plan.facts["cohort"]["path"])).manifest
+        spacing = manifest.loc[manifest["recording"] == recording, "spacing_mm"].iloc[0]
+    return np.array(spacing[-2:], dtype=np.float64)
 
 
 def _strips(plan: Plan, predictions: Mapping[tuple[str, str, int], pd.DataFrame]) -> dict[str, NDArray[Any]]:

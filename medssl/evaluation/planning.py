@@ -202,12 +202,15 @@ def _baseline_first(arms: Sequence[Arm]) -> tuple[Arm, ...]:
 
 
 def _pretrained(name: str, source: str) -> Arm:
+    from medssl.encoders.base import load_encoder
+
     folder = Path(source)
     folder = folder / "encoder" if (folder / "encoder").is_dir() else folder
     if not (folder / "encoder.json").is_file():
         raise CheckpointError(
             f"'{name}={source}': there is no exported encoder; give a run of `medssl pretrain`, or 'none'"
         )
+    load_encoder(folder)  # says what is wrong with a damaged one
     about = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     digest = hashlib.sha256((folder / "encoder.safetensors").read_bytes()).hexdigest()
     known = {k: v for k, v in about.get("provenance", {}).items() if k != "patients"}

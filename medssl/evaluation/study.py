@@ -23,6 +23,7 @@ from medssl.evaluation.results import COLUMNS, failed_rows, prediction_rows, seg
 from medssl.evaluation.running import prepare_features, run_cell
 from medssl.evaluation.summary import summarise
 from medssl.evaluation.verdict import verdict
+from medssl.training.run import environment, locked, write_json
 from medssl.training.settings import FinetuneSettings
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ def evaluate(
         protocol=protocol, split=split, out=out, settings=settings, architecture=architecture,
     )  # fmt: skip
     print(plan.describe(), flush=True)
-    prepare_features(plan)
-    summary = run_study(plan, run_cell, jobs=jobs, scheduler=scheduler, progress=settings.progress)
+    with locked(out):
+        prepare_features(plan)
+        summary = run_study(plan, run_cell, jobs=jobs, scheduler=scheduler, progress=settings.progress)
     print(f"{summary['verdict']}\nnext: medssl report {out}", flush=True)
     return summary
 
@@ -93,8 +95,6 @@ def run_study(
     plan: Plan, run: RunCell, *, jobs: int = 1, scheduler: str | None = None, progress: bool = True
 ) -> dict[str, Any]:
     """Run the cells of a plan and write the study's files; returns ``summary.json``."""
-    from medssl.training.run import environment, write_json
-
     outcomes = run_cells(plan.cells, run, jobs=jobs, scheduler=scheduler, progress=progress)
     failed = [(c, outcomes[c.folder]) for c in plan.cells if not outcomes[c.folder].finished]
     if len(failed) == len(plan.cells):

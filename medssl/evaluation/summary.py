@@ -169,8 +169,7 @@ def _rare_classes(book: _Book) -> list[str]:
     having = ((tp + fn) > 0).sum(0)
     return [
         f"class {name} occurs in {n} of the {len(book.patients)} test patients, so its numbers, and averages over "
-        "classes, "
-        f"rest on {'that one' if n == 1 else 'those few'}"
+        f"classes, rest on {'that one' if n == 1 else 'those few'}"
         for name, n in zip(info.classes, having, strict=True)
         if n < RARE
     ]

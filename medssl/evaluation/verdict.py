@@ -63,7 +63,11 @@ def _others(solid: Sequence[Entry], best: Entry) -> str:
     more = [c for c in solid if c["better"] and c is not best]
     text = f" {len(more)} more comparison{'s' * (len(more) > 1)} also showed a gain." if more and best["better"] else ""
     if worse:
-        text += f" {'Reliably worse' if best['better'] else 'Also reliably worse'}: " + "; ".join(f"{c['encoder']} with {_patients(c)}" for c in worse) + "."
+        text += (
+            f" {'Reliably worse' if best['better'] else 'Also reliably worse'}: "
+            + "; ".join(f"{c['encoder']} with {_patients(c)}" for c in worse)
+            + "."
+        )
     return text
 
 

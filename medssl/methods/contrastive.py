@@ -89,6 +89,10 @@ class Contrastive(Method):
                 f"{type(self.views).__name__} cuts {self.views.kind}s, but this cohort holds {info.kind}s; "
                 "choose the views for its kind"
             )
+        others = info.n_patients if self.same_patient == "ignore" else info.n_recordings
+        if 0 < others < self.objective.min_samples:
+            what = "patients" if self.same_patient == "ignore" else "recordings"
+            raise ConfigError(f"{type(self.objective).__name__} tells {what} apart, but this cohort holds {others}")
         super().check(info)
 
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:

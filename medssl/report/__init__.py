@@ -28,8 +28,7 @@ def report(path: Path, out: Path | None = None) -> Path:
     if not file.is_file():
         raise ConfigError(
             f"'{path}' is no run or study (it has no summary.json); give the --out of `medssl pretrain`, `medssl "
-            "finetune` "
-            "or `medssl evaluate`"
+            "finetune` or `medssl evaluate`"
         )
     if json.loads(file.read_text(encoding="utf-8")).get("kind") == "study":
         from medssl.report.study_page import study_page

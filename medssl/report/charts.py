@@ -15,7 +15,7 @@ from medssl.report.html import Html, escape, tag
 __all__ = ["Series", "confusion_chart", "legend", "line_chart", "paired_chart", "ticks"]
 
 WIDTH, HEIGHT = 560, 340
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 68, 16, 14, 46
 COLOURS = 7
 
 
@@ -232,7 +232,10 @@ def confusion_chart(counts: Sequence[Sequence[float]], classes: Sequence[str], *
 
 def _svg(content: str, title: str, description: str, width: int = WIDTH, height: int = HEIGHT) -> Html:
     label = escape(f"{title}. {description}")  # a group, not an image: its points can be reached one by one
-    return Html(f'<svg class="chart" viewBox="0 0 {width} {height}" role="group" aria-label="{label}">{content}</svg>')
+    style = "chart line" if width == WIDTH else "chart"
+    return Html(
+        f'<svg class="{style}" viewBox="0 0 {width} {height}" role="group" aria-label="{label}">{content}</svg>'
+    )
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:

@@ -54,13 +54,12 @@ def example_section(folder: Path, summary: Mapping[str, Any]) -> Html:
 def _explanation(slices: bool) -> str:
     if slices:
         return (
-            "The first test cases, in the slice that shows most of the reference; not chosen by result. Solid yellow: "
-            "reference; dashed cyan: prediction."
+            "The first test cases, in the slice that shows most of the reference; not chosen by result. Anterior is "
+            "up, the patient's right on the left. Solid yellow: reference; dashed cyan: prediction."
         )
     return (
-        "Stretches of test recordings with the rarest classes. Above each signal the true class of every event, below "
-        "it "
-        "the answer of each arm; ✗ marks a wrong one."
+        "Stretches of test recordings with the rarest classes. Above each signal the true class of every event, "
+        "below it the answer of each arm; ✗ marks a wrong one."
     )
 
 
@@ -73,14 +72,24 @@ def _case(arrays: Arrays, n: int, budget: str, arms: list[str], slices: bool) ->
     recording = str(arrays[f"recording_{n}"])
     if not slices:
         return figure(_strip(arrays, n, answers, recording), f"Recording {recording}")
-    tiles = [
-        figure(slice_picture(arrays[f"image_{n}"], arrays[f"reference_{n}"], answer,
-                             label=f"Recording {recording}, contours of the reference and of {arm}: "
-                             f"{_overlap(arrays[f'reference_{n}'], answer)}"),
-               f"{arm} · {_overlap(arrays[f'reference_{n}'], answer)}")
-        for arm, answer in answers.items()
-    ]  # fmt: skip
+    tiles = [_tile(arrays, n, arm, answer, recording) for arm, answer in answers.items()]
     return tag("div", tag("p", f"Recording {recording}", class_="muted"), tag("div", *tiles, class_="tiles"))
+
+
+def _tile(arrays: Arrays, n: int, arm: str, answer: NDArray[Any], recording: str) -> Html:
+    """One slice as radiologists see it.
+
+    Rows of a prepared slice run to anterior and columns to the right; half a turn puts anterior up and the patient's
+    right on the left.
+    """
+    image, reference, prediction = (a[::-1, ::-1] for a in (arrays[f"image_{n}"], arrays[f"reference_{n}"], answer))
+    overlap = _overlap(reference, prediction)
+    height, width = (float(v) for v in arrays[f"pixel_mm_{n}"])
+    picture = slice_picture(
+        image, reference, prediction, pixel_mm=(height, width),
+        label=f"Recording {recording}, contours of the reference and of {arm}: {overlap}",
+    )  # fmt: skip
+    return figure(picture, f"{arm} · {overlap}")
 
 
 def _overlap(reference: NDArray[Any], prediction: NDArray[Any]) -> str:

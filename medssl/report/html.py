@@ -53,7 +53,7 @@ def table(
 
     header = [tag("th", h, scope="col", class_="num" if i in numeric else None) for i, h in enumerate(head)]
     body = [tag("tr", *(cell(i, v) for i, v in enumerate(row))) for row in rows]
-    inner = tag("table", tag("caption", caption), tag("thead", tag("tr", *header)), tag("tbody", *body))
+    inner = tag("table", tag("caption", tag("span", caption)), tag("thead", tag("tr", *header)), tag("tbody", *body))
     return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 

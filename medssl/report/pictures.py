@@ -59,7 +59,12 @@ def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
 
 
 def slice_picture(
-    image: NDArray[np.uint8], reference: NDArray[np.integer], prediction: NDArray[np.integer] | None, *, label: str
+    image: NDArray[np.uint8],
+    reference: NDArray[np.integer],
+    prediction: NDArray[np.integer] | None,
+    *,
+    label: str,
+    pixel_mm: tuple[float, float] = (1.0, 1.0),
 ) -> Html:
     """A slice with the contour of the reference (solid) and of the prediction (dashed).
 
@@ -68,6 +73,7 @@ def slice_picture(
         reference: (H, W) classes.
         prediction: (H, W) classes, or None.
         label: read aloud.
+        pixel_mm: height and width of a pixel; the picture keeps the body's proportions.
     """
     step = max(1, math.ceil(max(image.shape) / MOST_PIXELS))
     image, reference = image[::step, ::step], reference[::step, ::step]
@@ -76,10 +82,11 @@ def slice_picture(
     dashed = ""
     if prediction is not None:
         dashed = f'<path class="prediction" d="{contour_path(prediction[::step, ::step])}"/>'
+    shape = f"aspect-ratio:{width * pixel_mm[1]:.4g}/{height * pixel_mm[0]:.4g}"
     return Html(
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
-        f'<image href="data:image/png;base64,{data}" width="{width}" height="{height}" '
-        'style="image-rendering:pixelated"/>'
+        f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" style="{shape}" role="img" '
+        f'aria-label="{escape(label)}"><image href="data:image/png;base64,{data}" width="{width}" height="{height}" '
+        'preserveAspectRatio="none" style="image-rendering:pixelated"/>'
         f'<path class="reference" d="{contour_path(reference)}"/>{dashed}</svg>'
     )
 
@@ -134,8 +141,8 @@ def strip_picture(
         )
     return Html(  # a strip keeps its width and scrolls on a phone: squeezed, its letters could not be read
         '<div class="scroll" tabindex="0" role="region" aria-label="signal strip">'
-        f'<svg class="strip" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-        "</div>"
+        f'<svg class="strip" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg></div>"
     )
 
 

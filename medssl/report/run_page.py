@@ -64,10 +64,8 @@ def _sentence(s: Entry) -> str:
     value = format_value(s["metrics"].get(metric), metric)
     return (
         f"{info_of(metric).title} {value} on {s['n_test_patients']} test patients, trained with {s['n_patients']} "
-        "labelled "
-        f"patients from {'scratch' if s['encoder'] in ('none', 'scratch') else s['encoder']}. One run has no interval "
-        "over "
-        "repeats; `medssl evaluate` gives one."
+        f"labelled patients from {'scratch' if s['encoder'] in ('none', 'scratch') else s['encoder']}. One run has "
+        "no interval over repeats; `medssl evaluate` gives one."
     )
 
 
@@ -82,7 +80,7 @@ def _facts(s: Entry) -> dict[str, object]:
     seconds = s.get("seconds")
     total = sum(seconds.values()) if isinstance(seconds, dict) else seconds
     if total is not None:
-        facts["Time"] = f"{total / 60:.1f} min"
+        facts["Time"] = f"{total:.0f} s" if total < 60 else f"{total / 60:.1f} min"
     return facts
 
 

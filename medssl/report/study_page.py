@@ -91,7 +91,7 @@ def _lead(study: _Study) -> Html:
         "Test patients": s["split"]["n_test_patients"],
         "Label budgets (patients)": ", ".join(f"{b['n_patients']:g}" for b in study.budgets),
         "Repeats of each": s["repeats"],
-        "Encoders compared": len(study.arms) - bool(s["floor"]),
+        "Compared": ", ".join(study.arms),
         "Protocol": {"finetune": "fine-tuning", "linear": "linear probe", "knn": "nearest neighbours"}[s["protocol"]],
     }
     return Html(
@@ -120,8 +120,7 @@ def _failed(failed: Sequence[Entry]) -> Html:
 def _footer() -> Html:
     return tag(
         "p", "Made by medssl for research. Not a medical device, not for diagnosis: these figures describe models on "
-        "the "
-        "test patients of one cohort and say nothing about any single patient.",
+        "the test patients of one cohort and say nothing about any single patient.",
     )  # fmt: skip
 
 
@@ -278,9 +277,8 @@ def _patients(study: _Study) -> Html:
     own = " of the patient's own cases" if study.summary["task"] == "classification" else ""
     text = tag(
         "p", f"Each dot is one test patient: {info.title}{own} after training from the baseline across, from the "
-        "encoder up, "
-        "both averaged over repeats. Dots on the line did not change; green ones are better with the encoder, red "
-        "ones worse.",
+        "encoder up, both averaged over repeats. Dots on the line did not change; green ones are better with the "
+        "encoder, red ones worse.",
     )  # fmt: skip
     return section("Patients", text, _chooser("paired", study.budgets), *blocks, id_="patients")
 
@@ -354,17 +352,15 @@ def _reading(study: _Study) -> Html:
     kinds = ", ".join(dict.fromkeys(r["interval"] for r in s["results"] if r["low"] is not None)) or "none"
     points = [
         "The test patients are the same for every arm and budget, and none of them was used for pre-training, "
-        "training or "
-        "choosing a checkpoint. Smaller budgets are part of larger ones.",
-        f"Intervals (95 %) are over patients, not windows or slices: {kinds}. They say how the number would vary with "
-        "other "
-        "patients like these; the SD over repeats says how it varies with other labelled patients and seeds.",
+        "training or choosing a checkpoint. Smaller budgets are part of larger ones.",
+        f"Intervals (95 %) are over patients, not windows or slices: {kinds}. They say how the number would vary "
+        "with other patients like these; the SD over repeats says how it varies with other labelled patients and "
+        "seeds.",
         "A comparison is paired: each patient's difference, averaged over repeats. An adjusted p below 0.05 means "
-        "that a "
-        "difference this large would be rare if the arms were equally good. A larger p does not mean that they are.",
+        "that a difference this large would be rare if the arms were equally good. A larger p does not mean that "
+        "they are.",
         "Empty predictions count: a missed structure scores Dice 0 and the image diagonal as distance. Failed runs "
-        "count as "
-        "the worst value.",
+        "count as the worst value.",
         "Nothing here shows that results carry over to other hospitals, scanners or populations.",
     ]
     if s["floor"]:

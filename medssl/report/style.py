@@ -34,15 +34,16 @@ nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;padding-top:.4rem;padding-bottom:
 section{margin:0 0 1.2rem}
 figure{margin:.8rem 0 1.2rem}
 figcaption{font-size:.9rem;max-width:46rem;margin-top:.35rem}
-.chart{width:100%;max-width:44rem;height:auto;display:block}
+.chart{width:100%;max-width:40rem;height:auto;display:block}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:1rem}
 .grid>.chart{max-width:24rem}.grid figure{margin:0}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,11rem),1fr));gap:.8rem}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,14rem),1fr));gap:.8rem}
 .tiles figure{margin:0}.tiles svg{width:100%;height:auto;display:block;background:#000;border-radius:.25rem}
 .wide svg{background:none}
 .scroll{overflow-x:auto;max-width:100%}
 table{border-collapse:collapse;font-size:.93rem;font-variant-numeric:tabular-nums;min-width:100%}
 caption{text-align:left;padding:.2rem 0 .5rem;font-size:.9rem}
+caption span{display:block;max-width:min(60rem,calc(100vw - 2.6rem))}
 th,td{padding:.34rem .7rem .34rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;
 white-space:nowrap}
 thead th{white-space:normal;vertical-align:bottom}
@@ -68,7 +69,8 @@ svg .prediction{fill:none;stroke:#00e5ff;stroke-width:1.6;stroke-dasharray:4 2;v
 body.no-reference svg .reference,body.no-prediction svg .prediction{display:none}
 footer{padding-top:1rem;padding-bottom:2.5rem;font-size:.9rem;color:var(--muted);border-top:1px solid var(--line)}
 [hidden]{display:none!important}
-@media (max-width:40rem){body{font-size:15px}h1{font-size:1.4rem}.verdict{font-size:1.05rem}}
+@media (max-width:40rem){svg.line text{font-size:17px}
+body{font-size:15px}h1{font-size:1.4rem}.verdict{font-size:1.05rem}}
 .strip{width:100%;min-width:44rem;height:auto;display:block}
 @media print{nav,.skip,.controls{display:none}body{font-size:10.5pt}section,figure,tr{break-inside:avoid}
 details:not([open])>*{display:revert}a{color:inherit;text-decoration:none}.scroll{overflow:visible}th,td{white-space:normal}}

@@ -136,8 +136,9 @@ class _Job:
             return None, None
         if architecture is not None:
             raise ConfigError("give an architecture only without an encoder; a pre-trained one brings its own")
+        loaded = load_encoder(source)
         _check_leak(Path(source), self.cohort, self.split)
-        return load_encoder(source)
+        return loaded
 
     def run(self, out: Path) -> dict[str, Any]:
         """Train, choose, test, save."""

@@ -69,13 +69,17 @@ def load_model(run: str | Path) -> Model:
     Raises:
         CheckpointError: none there, of a newer format, or with weights that do not fit.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(run)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     if not (folder / "model.json").is_file():
         raise CheckpointError(f"no model in '{run}'; give the --out of a `medssl finetune` that finished")
-    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    try:
+        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"'{folder}/model.json' is damaged ({error}); copy or train the model again") from error
     if about["format_version"] > FORMAT_VERSION:
         raise CheckpointError(f"'{folder}/model.json' was written by a newer medssl; update medssl to read it")
     for package in ("medssl.encoders", "medssl.views", "medssl.heads"):
@@ -83,7 +87,7 @@ def load_model(run: str | Path) -> Model:
     head = build(about["head"], Head)  # type: ignore[type-abstract]
     try:
         head.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"the weights in '{folder}' do not fit their model: {str(error)[:300]}") from error
     fields = dict(about["input"])
     for key in ("channels", "size", "spacing_mm"):

@@ -90,7 +90,10 @@ def read_config(run: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"'{run}' is no run (it has no config.yaml); give the --out of an earlier `medssl pretrain`"
         )
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        config = None
     if not isinstance(config, dict):
         raise CheckpointError(f"'{file}' is damaged; it must hold the options of the run")
     return config
@@ -100,7 +103,7 @@ def read_summary(run: Path) -> dict[str, Any]:
     """``summary.json`` as it stands; empty when there is none yet."""
     try:
         summary: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     return summary
 
@@ -137,7 +140,10 @@ def locked(run: Path) -> Iterator[None]:
     Raises:
         TrainingError: another process works in this folder.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"'{run}' cannot be made a folder ({error.strerror}); give another --out") from error
     with (run / ".lock").open("a") as handle:
         try:
             import fcntl

@@ -195,7 +195,7 @@ def test_a_changed_file_is_prepared_again(make: Make, volumes: Path) -> None:
 
 def test_other_settings_need_overwrite(make: Make, volumes: Path) -> None:
     make(volumes)
-    with pytest.raises(CohortError, match=r"other settings \(preparation: .* --overwrite"):
+    with pytest.raises(CohortError, match=r"other settings \(preparation\..*threshold: .* --overwrite"):
         make(volumes, preparation={"threshold": 100.0})
     assert make(volumes, preparation={"threshold": 100.0}, overwrite=True).info.n_recordings == 6
     with pytest.raises(CohortError, match="pseudonym_key"):

@@ -83,3 +83,15 @@ def test_processes_share_the_threads_and_survive_a_kill(tmp_path: Path, capsys: 
     assert any("signal 9" in e and "memory" in e for e in errors)
     assert len(runs(tmp_path)) == 1
     assert "3 failed" in capsys.readouterr().err
+
+
+def test_dask_runs_the_cells_too(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    outcomes = run_cells(cells(tmp_path, 2), note_run, jobs=2, scheduler="local", progress=False)
+    assert len(outcomes) == 2 and all(o.finished for o in outcomes.values())
+
+
+def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    with pytest.raises(ConfigError, match="nonsense"):
+        run_cells(cells(tmp_path, 1), note_run, scheduler="nonsense", progress=False)
