@@ -60,7 +60,7 @@ def normalise(function: Callable[..., Any], arguments: Sequence[str]) -> list[st
         hint = _hint(hints, name)
         kind = _plain(hint)
         values = [value] if equals else _take(rest, many=kind in (list, dict))
-        out.extend(_option(name, kind, _numbers(values) if kind is list and _of_numbers(hint) else values))
+        out.extend(_option(name, hint, _numbers(values) if kind is list and _of_numbers(hint) else values))
     return out
 
 
@@ -81,7 +81,8 @@ def _take(rest: list[str], *, many: bool) -> list[str]:
     return taken
 
 
-def _option(name: str, kind: Any, values: list[str]) -> list[str]:
+def _option(name: str, hint: Any, values: list[str]) -> list[str]:
+    kind = _plain(hint)
     if kind is bool and not values:
         return [f"--{name}=true"]
     if kind is bool and values[0].lower() not in {"true", "false", "yes", "no"}:  # a positional after a bare flag
@@ -89,8 +90,30 @@ def _option(name: str, kind: Any, values: list[str]) -> list[str]:
     if kind is list and values and not values[0].startswith("["):
         return [f"--{name}={json.dumps(values)}"]
     if kind is dict and values and all("=" in v and not v.startswith("{") for v in values):
-        return [f"--{name}={json.dumps(dict(v.split('=', 1) for v in values))}"]
+        return [f"--{name}={json.dumps(_mapping(values, hint))}"]
     return [f"--{name}={values[0]}" if values else f"--{name}", *values[1:]]
+
+
+def _mapping(pairs: list[str], hint: Any) -> dict[str, Any]:
+    """``a=1 b.c=x`` as ``{"a": 1, "b": {"c": "x"}}``; values stay text where the option's are text."""
+    text = str in get_args(next((h for h in (hint, *get_args(hint)) if len(get_args(h)) == 2), hint))[1:]
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        *parents, last = [key] if text else key.split(".")
+        place = found
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value if text else _plain_value(value)
+    return found
+
+
+def _plain_value(value: str) -> Any:
+    """Numbers, booleans, null and JSON lists as such; everything else as text."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _of_numbers(hint: Any) -> bool:
@@ -130,6 +153,9 @@ def explain(message: str, function: Callable[..., Any], options: Sequence[str]) 
     keys = [found[1] for line in lines if (found := re.search(r'Parser key "([^"]+)"', line))]
     where = ".".join(keys)
     last = lines[-1].removeprefix(f'Parser key "{keys[-1]}": ') if keys else lines[-1]
+    if found := re.search(r"arguments are required: (\w+)", last):
+        values = get_args(get_type_hints(function).get(found[1]))
+        return f"{found[1]} is missing" + (f"; one of: {', '.join(map(str, values))}" if values else "")
     if found := re.search(r"unrecognized arguments: (\S+)", last):
         return unknown_name("option", found[1].partition("=")[0], [o for o in options if o.startswith("--")])
     if found := re.search(r"Option '([^']+)' is not accepted", last):

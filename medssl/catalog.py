@@ -32,7 +32,8 @@ def rows(what: Kind) -> list[tuple[str, str]]:
     if what == "recipes":
         return [(n, _module_summary(resources.find("data_prep", n))) for n in resources.names("data_prep")]
     if what == "pipelines":
-        return [(n, _module_summary(resources.find("pipelines", n))) for n in resources.names("pipelines")]
+        files = {n: resources.find("pipelines", n) for n in resources.names("pipelines")}
+        return [(n, f"{_module_summary(f)} ({f})") for n, f in files.items()]
     if what == "configs":
         return [(n, _comment_summary(resources.find("configs", n))) for n in resources.names("configs")]
     from medssl.configurable import discover

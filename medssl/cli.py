@@ -109,7 +109,7 @@ def _run(arguments: list[str]) -> int:
     result = function(**values)
     if isinstance(result, str | Path):
         print(result)
-    if verb.hint:
+    if verb.hint and not values.get("dry_run"):
         print(verb.hint.format(**values))
     return int(result) if isinstance(result, bool | int) else 0
 

@@ -49,7 +49,8 @@ def _volumes(out: Path, raw: Path) -> Path:
     _medssl("pretrain", "--config", "demo_voco", "--cohort", cohort, "--out", run, done=run / "summary.json")
     _medssl(
         "evaluate", "--config", "demo_segmentation", "--cohort", cohort, "--task", "segmentation", "--target", "labels",
-        "--encoders", f"voco={run}", "scratch=none", "--budgets", "2", "all", "--repeats", "2", "--jobs", "2", "--out", study,
+        "--encoders", f"voco={run}", "scratch=none", "--budgets", "2", "all", "--repeats", "2", "--jobs", "2",
+        "--out", study,
         done=study / "summary.json",
     )  # fmt: skip
     _medssl("report", study)
@@ -66,7 +67,8 @@ def _ecg(out: Path, raw: Path) -> Path:
     _medssl("pretrain", "--config", "demo_contrastive", "--cohort", cohort, "--out", run, done=run / "summary.json")
     _medssl(
         "evaluate", "--config", "demo_beats", "--cohort", cohort, "--task", "classification", "--target", "aami",
-        "--encoders", f"contrastive={run}", "scratch=none", "--budgets", "4", "all", "--repeats", "2", "--jobs", "2", "--out", study,
+        "--encoders", f"contrastive={run}", "scratch=none", "--budgets", "4", "all", "--repeats", "2",
+        "--jobs", "2", "--out", study,
         done=study / "summary.json",
     )  # fmt: skip
     _medssl("report", study)

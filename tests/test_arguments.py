@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ def verb(
     *,
     cohort: list[Path],
     encoders: dict[str, str],
-    options: dict[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
     settings: FinetuneSettings = FinetuneSettings(),  # noqa: B008 - frozen
     dry_run: bool = False,
     max_steps: int = 3,
@@ -33,6 +35,10 @@ def verb(
         (["--dry-run=false"], ["--dry_run=false"]),
         (["--encoders", "voco=RUN", "scratch=none"], ['--encoders={"voco": "RUN", "scratch": "none"}']),
         (["--options", "glob=*.nii"], ['--options={"glob": "*.nii"}']),
+        (
+            ["--options", "masks.liver=l.nii", "drop=false", "n=3"],
+            ['--options={"masks": {"liver": "l.nii"}, "drop": false, "n": 3}'],
+        ),
         (["--max-steps", "7", "ixi"], ["--max_steps=7", "ixi"]),
         (["--trainer.max-steps=5"], ["--trainer.max_steps=5"]),
         (["--settings.size", "8", "8", "8"], ["--settings.size=[8, 8, 8]"]),

@@ -85,7 +85,11 @@ def cohort_verify(cohort: str | Path, *, workers: int = 2) -> Verification:
             f"{len(bad)} of {len(opened)} recordings of '{cohort}' are damaged: {some}{more}; prepare them again from "
             "their sources (with --overwrite)"
         )
-    return Verification(len(opened), n_arrays, opened.info.fingerprint)
+    found = Verification(len(opened), n_arrays, opened.info.fingerprint)
+    print(
+        f"{cohort}: {len(opened)} recordings, {n_arrays} arrays, all as written; fingerprint {found.fingerprint[:16]}"
+    )
+    return found
 
 
 def _fingerprint(cohort: Cohort) -> str:

@@ -165,7 +165,7 @@ def budget_patients(target: Target, asked: str, split: Split, budget: str, draw:
     from medssl.splits import budget as draw_budget
     from medssl.training import finetune
 
-    return draw_budget(split, finetune._strata(target, asked, split), budget, draw=draw, seed=0)
+    return draw_budget(split, finetune.strata_for(target, asked, split), budget, draw=draw, seed=0)
 
 
 def _relevant(options: Mapping[str, Any], arm: Arm) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def _encoded(cell: Cell, target: Target) -> NDArray[np.float32]:
         inputs = None
     else:
         split = finetune.load_split(target.cohort.path, options["split"])
-        finetune._check_leak(Path(cell.source), target.cohort, split)
+        finetune.check_leak(Path(cell.source), target.cohort, split)
         encoder, inputs = load_encoder(cell.source)
     matched = match_input(inputs, info, allow_mismatch=settings.allow_mismatch)
     size = choose_size(encoder, target, settings)

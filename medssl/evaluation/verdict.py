@@ -20,7 +20,7 @@ def verdict(summary: Entry) -> str:
     The strongest Holm-significant comparison is named, gains before losses; without one the sentence says that no
     difference was shown and how large one would have to be to show. The simple baseline is named when it is not beaten.
     """
-    sentences = [_comparison(summary), _floor(summary), _failures(summary)]
+    sentences = [_comparison(summary), _draws(summary), _floor(summary), _failures(summary)]
     return " ".join(s for s in sentences if s)
 
 
@@ -33,7 +33,8 @@ def _comparison(summary: Entry) -> str:
         return f"With {n} test patients nothing can be concluded; hold out at least 5, better 20 or more."
     if not found:
         return "No comparison could be tested; see the failed cells."
-    solid = [c for c in found if c["p_holm"] < ALPHA]
+    # a claim needs both: a test that is passed and an interval that can be given and leaves out zero
+    solid = [c for c in found if c["p_holm"] < ALPHA and _number(c["low"]) and c["low"] * c["high"] > 0]
     if not solid:
         return _nothing_shown(summary, found, n)
     gains = [c for c in solid if c["better"]]
@@ -82,6 +83,13 @@ def _nothing_shown(summary: Entry, found: Sequence[Entry], n: int) -> str:
         f"{widest['encoder']} with {_patients(widest)} (adjusted {format_p(widest['p_holm'])}). With {n} test "
         f"patients, differences below about {effect:.2g} standard deviations between patients would usually go unseen."
     )
+
+
+def _draws(summary: Entry) -> str:
+    """A caveat where chance in who was labelled, and in training, could not show at all."""
+    if summary["repeats"] > 1 or not summary["comparisons"]:
+        return ""
+    return "One label draw and training seed only: repeat the study with --repeats 3 or more before relying on it."
 
 
 def _alone(summary: Entry) -> str:

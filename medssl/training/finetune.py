@@ -39,7 +39,7 @@ from medssl.training.targets import Target, Task, resolve_target
 from medssl.training.validation import BestOnValidation
 from medssl.training.windows import LabelledCrops, LabelledWindows, Recordings
 
-__all__ = ["finetune", "load_split"]
+__all__ = ["check_leak", "finetune", "load_split", "strata_for"]
 
 _DEFAULTS = FinetuneSettings()
 
@@ -107,7 +107,7 @@ class _Job:
         self.target = resolve_target(cohort, task, target)
         self.split = load_split(cohort.path, split)
         self.budget = draw_budget(
-            self.split, _strata(self.target, target, self.split), budget, draw=draw, seed=0
+            self.split, strata_for(self.target, target, self.split), budget, draw=draw, seed=0
         )  # the draw alone says which patients: arms and seeds of a study are compared on the same ones
         self.train = self.target.items_of(self.budget.train)
         self.notes = _check_classes(self.target, self.train)
@@ -137,7 +137,7 @@ class _Job:
         if architecture is not None:
             raise ConfigError("give an architecture only without an encoder; a pre-trained one brings its own")
         loaded = load_encoder(source)
-        _check_leak(Path(source), self.cohort, self.split)
+        check_leak(Path(source), self.cohort, self.split)
         return loaded
 
     def run(self, out: Path) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def load_split(cohort: Path, name: str) -> Split:
     return Split.load(cohort, name)
 
 
-def _strata(target: Target, asked: str, split: Split) -> dict[str, str]:
+def strata_for(target: Target, asked: str, split: Split) -> dict[str, str]:
     """Stratum of every development patient that has the target, looking at nobody else."""
     manifest, events = target.cohort.manifest, target.cohort.events
     manifest = manifest[manifest["patient"].isin(set(split.development))]
@@ -305,7 +305,7 @@ def _check_classes(target: Target, train: NDArray[np.int64]) -> tuple[str, ...]:
     return (f"no training item of class {', '.join(absent)} in this budget",) if absent else ()
 
 
-def _check_leak(source: Path, cohort: Cohort, split: Split) -> None:
+def check_leak(source: Path, cohort: Cohort, split: Split) -> None:
     """Refuse an encoder that was pre-trained on this split's test patients."""
     folder = source / "encoder" if (source / "encoder").is_dir() else source
     file = folder / "encoder.json"
