@@ -30,6 +30,7 @@ class Dicom(Recipe):
         modalities: DICOM modalities to take; all image volumes when empty.
         patient: what tells patients apart: ``"id"`` (PatientID), or, where ids were blanked, ``"study"``
             (StudyInstanceUID) or ``"folder"`` (first folder below the source). A series without it is rejected.
+            ``"any"`` takes the first of these that is there: enough to name predictions, too little for a cohort.
         intensity: ``"auto"`` keeps Hounsfield units of CT and scales others by robust percentiles.
         spacing_mm: voxel size (z, y, x), or one number; None keeps each volume's own.
     """
@@ -40,12 +41,12 @@ class Dicom(Recipe):
         self,
         *,
         modalities: Sequence[str] = ("CT", "MR"),
-        patient: Literal["id", "study", "folder"] = "id",
+        patient: Literal["id", "study", "folder", "any"] = "id",
         intensity: Literal["auto", "ct", "mr", "none"] = "auto",
         spacing_mm: float | tuple[float, float, float] | None = None,
     ) -> None:
-        if patient not in ("id", "study", "folder"):
-            raise RecipeError(f"patient '{patient}' is unknown; use id, study or folder")
+        if patient not in ("id", "study", "folder", "any"):
+            raise RecipeError(f"patient '{patient}' is unknown; use id, study, folder or any")
         self.modalities = frozenset(m.upper() for m in modalities)
         self.patient = patient
         self.intensity = intensity
@@ -74,7 +75,9 @@ class Dicom(Recipe):
         if self.modalities and not set(kinds) <= self.modalities:
             return Rejected(str(series.source), f"modality {'/'.join(kinds)}, not {'/'.join(sorted(self.modalities))}")
         folders = first.path.relative_to(source).parts[:-1]
-        patient = {"id": series.patient, "study": series.study, "folder": folders[0] if folders else ""}[self.patient]
+        known = {"id": series.patient, "study": series.study, "folder": folders[0] if folders else ""}
+        named = next((name for name in known.values() if name.strip()), source.name)
+        patient = {**known, "any": named}[self.patient]
         if not patient.strip():
             return Rejected(
                 str(series.source),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
-from medssl.cohort import CohortInfo
+from medssl.cohort import Cohort, CohortInfo
+from medssl.cohort.volumes import MR_CODES
 from medssl.encoders.base import InputSpec
 from medssl.errors import ConfigError
 
-__all__ = ["Matched", "describe", "match_input"]
+__all__ = ["Matched", "describe", "match_input", "settled_preparation"]
 
 RATE_TOLERANCE = 0.01
 SPACING_TOLERANCE = 0.1
@@ -87,6 +89,21 @@ def _physical(inputs: InputSpec, info: CohortInfo, allow: bool, name: str) -> tu
 
 def _mm(spacing: tuple[float, ...]) -> str:
     return " × ".join(f"{s:g}" for s in spacing) + " mm"
+
+
+def settled_preparation(cohort: Cohort) -> dict[str, Any]:
+    """Preparation settings of a cohort with ``intensity: auto`` replaced by what it came to.
+
+    A new file need not say what the cohort's files said (NIfTI has no Hounsfield flag), so a model must know.
+    """
+    settings = copy.deepcopy(dict(cohort.info.preparation))
+    arguments = settings.get("init_args", {})
+    if arguments.get("intensity") == "auto" and "quality_intensity" in cohort.manifest:
+        codes = set(cohort.manifest["quality_intensity"].dropna().astype(int))
+        names = [name for name, code in MR_CODES.items() if code in codes]
+        if len(names) == 1:
+            arguments["intensity"] = names[0]
+    return settings
 
 
 def describe(inputs: InputSpec) -> dict[str, Any]:

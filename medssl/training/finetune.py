@@ -22,7 +22,7 @@ from medssl.heads.base import Head
 from medssl.splits import Split, patient_strata
 from medssl.splits import budget as draw_budget
 from medssl.training.callbacks import GradientGuard, PoliteStop
-from medssl.training.contract import Matched, match_input
+from medssl.training.contract import Matched, match_input, settled_preparation
 from medssl.training.data import Draws
 from medssl.training.export import patient_marks
 from medssl.training.fitting import StepData, best_precision, fit, is_cpu, make_trainer, to_channels_last
@@ -263,7 +263,7 @@ class _Job:
         info = self.cohort.info
         inputs = InputSpec(
             kind=info.kind, channels=self.matched.names, size=self.size, spacing_mm=info.spacing_mm,
-            rate_hz=info.rate_hz, preparation=info.preparation,
+            rate_hz=info.rate_hz, preparation=settled_preparation(self.cohort),
         )  # fmt: skip
         provenance = {
             **self.facts(), "step": step, "cohort": info.fingerprint, "recipe": info.recipe,

@@ -245,6 +245,8 @@ def _items(
         folder, chosen = source.parent, {"glob": glob.escape(source.name), **chosen}
     if recipe == "auto":
         recipe = "dicom" if kind == "volume" and source.is_dir() and _has_dicom(source) else "folder"
+        if recipe == "dicom":  # a prediction needs no patient id, only a name
+            chosen = {"patient": "any", **chosen}
     loaded = load_recipe(recipe, {"kind": kind, **chosen} if recipe == "folder" else chosen)
     if loaded.kind != kind:
         raise ConfigError(f"recipe '{recipe}' reads {loaded.kind}s but the model takes {kind}s")

@@ -22,6 +22,7 @@ from medssl.encoders.base import InputSpec
 from medssl.errors import CheckpointError, ConfigError, SplitError, TrainingError
 from medssl.methods.base import Method
 from medssl.training.callbacks import Checkpoints, GradientGuard, PoliteStop
+from medssl.training.contract import settled_preparation
 from medssl.training.data import Draws, MethodSource
 from medssl.training.export import export_encoder, patient_marks
 from medssl.training.fitting import StepData, fit, make_trainer, to_channels_last
@@ -190,7 +191,7 @@ class _Job:
         info = self.cohorts[0].info
         self.inputs = InputSpec(
             kind=info.kind, channels=info.channels, size=self.method.input_size, spacing_mm=info.spacing_mm,
-            rate_hz=info.rate_hz, preparation=info.preparation,
+            rate_hz=info.rate_hz, preparation=settled_preparation(self.cohorts[0]),
         )  # fmt: skip
 
     def environment(self) -> dict[str, Any]:
