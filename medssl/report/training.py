@@ -52,6 +52,11 @@ _MEANING = {
     "rankme": "RankMe: how many directions the embeddings use. A fall towards 1 is a collapse; compare within one run "
     "only.",
     "validation": "Score on the validation patients of the budget; the best step is kept.",
+    "position_accuracy": "Share of random crops that the method placed in the right cell; compare with position_chance "
+    "below.",
+    "position_chance": "What naming the likeliest cell would reach.",
+    "pair_accuracy": "Share of views whose nearest other view is their own partner.",
+    "grad_norm": "Length of the gradient before clipping.",
     "data_wait": "Share of the time spent waiting for data.",
 }
 
