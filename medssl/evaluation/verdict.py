@@ -11,6 +11,7 @@ from medssl.evaluation.metrics import info_of
 __all__ = ["format_p", "format_value", "verdict"]
 
 ALPHA = 0.05
+TWO_WAY = 5  # repeats from which intervals are over label draws as well as patients
 Entry = Mapping[str, Any]
 
 
@@ -87,9 +88,15 @@ def _nothing_shown(summary: Entry, found: Sequence[Entry], n: int) -> str:
 
 def _draws(summary: Entry) -> str:
     """A caveat where chance in who was labelled, and in training, could not show at all."""
-    if summary["repeats"] > 1 or not summary["comparisons"]:
+    repeats = summary["repeats"]
+    if repeats >= TWO_WAY or not summary["comparisons"]:
         return ""
-    return "One label draw and training seed only: repeat the study with --repeats 3 or more before relying on it."
+    if repeats == 1:
+        return f"One label draw and training seed only: repeat it with --repeats {TWO_WAY} before relying on it."
+    return (
+        f"The intervals are over patients, for these {repeats} label draws and seeds; --repeats {TWO_WAY} would include "
+        "the chance in those too."
+    )
 
 
 def _alone(summary: Entry) -> str:

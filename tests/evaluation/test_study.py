@@ -38,6 +38,7 @@ def test_a_better_encoder_is_found_better(tmp_path: Path, info: TaskInfo) -> Non
     assert "voco reaches" in summary["verdict"] and "better by" in summary["verdict"]
     assert "Reliably worse" in summary["verdict"]
     assert f"{len(PATIENTS)} test patients" in summary["verdict"]
+    assert "for these 2 label draws and seeds" in summary["verdict"]
 
 
 @KINDS
