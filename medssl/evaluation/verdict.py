@@ -94,8 +94,8 @@ def _draws(summary: Entry) -> str:
     if repeats == 1:
         return f"One label draw and training seed only: repeat it with --repeats {TWO_WAY} before relying on it."
     return (
-        f"The intervals are over patients, for these {repeats} label draws and seeds; --repeats {TWO_WAY} would include "
-        "the chance in those too."
+        f"The intervals are over patients, for these {repeats} label draws and seeds; --repeats {TWO_WAY} would "
+        "include the chance in those too."
     )
 
 
