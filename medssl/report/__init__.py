@@ -30,7 +30,11 @@ def report(path: Path, out: Path | None = None) -> Path:
             f"'{path}' is no run or study (it has no summary.json); give the --out of `medssl pretrain`, `medssl "
             "finetune` or `medssl evaluate`"
         )
-    if json.loads(file.read_text(encoding="utf-8")).get("kind") == "study":
+    try:
+        kind = json.loads(file.read_text(encoding="utf-8")).get("kind")
+    except ValueError as error:
+        raise ConfigError(f"'{file}' is damaged ({error}); run the command that wrote it again") from error
+    if kind == "study":
         from medssl.report.study_page import study_page
 
         page = study_page(path)

@@ -173,3 +173,9 @@ def test_a_pre_training_run_has_a_page_with_its_alarms(tmp_path: Path) -> None:
 def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no run or study.*medssl evaluate"):
         report(tmp_path)
+
+
+def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text('{"kind": "stu')
+    with pytest.raises(ConfigError, match=r"summary.json' is damaged.*run the command that wrote it again"):
+        report(tmp_path)
