@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from medssl.errors import ConfigError
 
-__all__ = ["Done", "WorkerDiedError", "default_workers", "fan_out", "memory_limit_bytes"]
+__all__ = ["Done", "WorkerDiedError", "dask_client", "default_workers", "fan_out", "memory_limit_bytes"]
 
 T = TypeVar("T")
 
@@ -183,15 +183,25 @@ def _end_with(sentinel: int) -> None:
 
 
 @contextmanager
-def _dask(scheduler: str, workers: int) -> Iterator[tuple[Executor, int]]:
+def dask_client(scheduler: str, workers: int) -> Iterator[Any]:
+    """A Dask client of a scheduler that runs elsewhere, or of ``workers`` one-threaded processes here.
+
+    Args:
+        scheduler: ``local``, or the address of a scheduler (``tcp://host:8786``).
+        workers: processes of ``local``.
+
+    Raises:
+        ConfigError: Dask is not installed, or no scheduler answers there.
+    """
     try:
         distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise ConfigError("--scheduler needs Dask; install it with: pip install 'medssl[cluster]'") from error
     if scheduler == "local":
+        # one task a process at a time: output and thread counts belong to the whole process
         cluster = distributed.LocalCluster(max(workers, 1), threads_per_worker=1, dashboard_address=None)
         with cluster, distributed.Client(cluster) as client:
-            yield client.get_executor(pure=False), max(workers, 1)
+            yield client
         return
     try:
         client = distributed.Client(scheduler, timeout="20s")
@@ -200,4 +210,11 @@ def _dask(scheduler: str, workers: int) -> Iterator[tuple[Executor, int]]:
             f"no Dask scheduler answers at '{scheduler}' ({error}); give tcp://HOST:PORT or local"
         ) from error
     with client:
-        yield client.get_executor(pure=False), max(len(client.scheduler_info()["workers"]), 1)
+        yield client
+
+
+@contextmanager
+def _dask(scheduler: str, workers: int) -> Iterator[tuple[Executor, int]]:
+    with dask_client(scheduler, workers) as client:
+        slots = workers if scheduler == "local" else len(client.scheduler_info()["workers"])
+        yield client.get_executor(pure=False), max(slots, 1)

@@ -25,6 +25,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from medssl.cohort.pool import dask_client
 from medssl.errors import ConfigError, MedSSLError
 from medssl.progress import track
 
@@ -228,7 +229,7 @@ def _outcome_after(cell: Cell, exitcode: int | None) -> Outcome:
 
 
 def _by_dask(todo: Sequence[Cell], run_cell: RunCell, scheduler: str, jobs: int) -> Iterator[tuple[Cell, Outcome]]:
-    with _client(scheduler, jobs) as client:
+    with dask_client(scheduler, jobs) as client:
         futures = {client.submit(execute, cell, run_cell, pure=False): cell for cell in todo}
         as_completed: Any = importlib.import_module("distributed").as_completed
         for future in as_completed(list(futures)):
@@ -238,25 +239,3 @@ def _by_dask(todo: Sequence[Cell], run_cell: RunCell, scheduler: str, jobs: int)
             else:  # the worker died
                 cell.folder.mkdir(parents=True, exist_ok=True)
                 yield cell, _record(cell, Outcome(cell.key, "failed", 0.0, f"the worker was lost ({future.status})"))
-
-
-@contextlib.contextmanager
-def _client(scheduler: str, jobs: int) -> Iterator[Any]:
-    try:
-        distributed: Any = importlib.import_module("distributed")
-    except ImportError as error:
-        raise ConfigError("--scheduler needs Dask; install it with: pip install 'medssl[cluster]'") from error
-    if scheduler == "local":
-        # one cell a process at a time: output and thread counts belong to the whole process
-        cluster = distributed.LocalCluster(max(jobs, 1), threads_per_worker=1, dashboard_address=None)
-        with cluster, distributed.Client(cluster) as client:
-            yield client
-        return
-    try:
-        client = distributed.Client(scheduler, timeout="20s")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"no Dask scheduler answers at '{scheduler}' ({error}); give tcp://HOST:PORT or local"
-        ) from error
-    with client:
-        yield client

@@ -34,7 +34,7 @@ class TrainSettings:
         seed: of weights, data order, views and dropout.
         deterministic: refuse algorithms whose result varies from run to run.
         compile: compile the encoder with torch.compile.
-        channels_last: keep convolution weights channels-last, faster for 3-D convolutions.
+        channels_last: keep convolution weights channels-last; meant for GPUs, slower on the processor it was tried on.
         accelerator: ``auto``, ``cpu``, ``gpu`` or another name that Lightning knows.
         devices: how many devices of this machine; ``auto`` takes all.
         num_nodes: machines that train together (DDP).
