@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from medssl import resources
 from medssl.configurable import Configurable
@@ -40,6 +40,8 @@ def rows(what: Kind) -> list[tuple[str, str]]:
 
     base = _base(what)
     found = discover(f"medssl.{what}", Configurable)
+    if what == "objectives":
+        return [(n, _objective_summary(c)) for n, c in found.items() if issubclass(c, base)]
     return [(n, _first_line(inspect.getdoc(c))) for n, c in found.items() if issubclass(c, base)]
 
 
@@ -59,6 +61,11 @@ def _base(what: str) -> type[Configurable]:
     from medssl.views.base import Views
 
     return Views
+
+
+def _objective_summary(kind: Any) -> str:
+    """First line of the documentation, the method class that takes it, and what it needs."""
+    return f"{_first_line(inspect.getdoc(kind))} [{kind.family}; needs {kind.requirements()}]"
 
 
 def _module_summary(file: Path) -> str:

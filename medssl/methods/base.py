@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import lightning
 import numpy as np
@@ -20,9 +21,9 @@ from medssl.views.base import Batch, Sample
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medssl.cohort import CohortInfo, Reader
+    from medssl.cohort import Cohort, CohortInfo, Reader
 
-__all__ = ["Losses", "Method"]
+__all__ = ["Losses", "Method", "Readable"]
 
 
 @dataclass
@@ -38,6 +39,20 @@ class Losses:
     total: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
     embeddings: Tensor | None = None
+
+
+class Readable(Protocol):
+    """What a run reads.
+
+    Attributes:
+        cohorts: one or several of a kind.
+        places: (cohort, manifest row) of every recording; a batch's ``row`` counts these.
+        manifest: their manifest rows.
+    """
+
+    cohorts: Sequence[Cohort]
+    places: Sequence[tuple[int, int]]
+    manifest: pd.DataFrame
 
 
 class Method(lightning.LightningModule, Configurable, ABC):
@@ -72,6 +87,17 @@ class Method(lightning.LightningModule, Configurable, ABC):
             ConfigError: with what is missing and where to get it. Overriders call ``super().check(info)``.
         """
         self.encoder.check_input(len(info.channels), self.input_size)
+
+    def prepare(self, source: Readable, *, batch: int) -> None:
+        """Called once before the first step (and before a checkpoint is loaded), in every training process.
+
+        Args:
+            source: what will be read.
+            batch: recordings of one optimiser step on all devices, without accumulation.
+        """
+
+    def finish(self) -> None:
+        """Called before each export of the encoder."""
 
     def order(self, manifest: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         """Rows of the manifest in the order of one epoch. Default: a random permutation."""

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ema_update", "frozen"]
+__all__ = ["ema_update", "frozen", "momentum_at"]
 
 
 @torch.no_grad()
-def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """``θ_t ← momentum · θ_t + (1 - momentum) · θ_s`` over all parameters; buffers are left alone.
+def ema_update(
+    teacher: nn.Module, student: nn.Module, momentum: float, *, buffers: Literal["keep", "copy"] = "keep"
+) -> None:
+    """``θ_t ← momentum · θ_t + (1 - momentum) · θ_s`` over all parameters.
 
     Args:
         teacher: changed in place; same architecture as ``student``.
         student: read only.
         momentum: in [0, 1].
+        buffers: running statistics and the like are left alone, or copied. Left alone they drift with the teacher's
+            own forward passes.
     """
     targets: list[Tensor] = list(teacher.parameters())
-    torch._foreach_lerp_(targets, list(student.parameters()), 1 - momentum)
+    if targets:
+        torch._foreach_lerp_(targets, list(student.parameters()), 1 - momentum)
+    if buffers == "copy":
+        for mine, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+def momentum_at(progress: float, start: float) -> float:
+    """Momentum that rises from ``start`` to 1 along a cosine: ``1 - (1 - m₀)(cos(πk/K) + 1)/2`` (BYOL, 2020).
+
+    >>> [round(momentum_at(p, 0.9), 3) for p in (0, 0.5, 1)]
+    [0.9, 0.95, 1.0]
+    """
+    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
 def frozen(module: nn.Module) -> nn.Module:

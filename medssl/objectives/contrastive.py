@@ -1,36 +1,14 @@
-"""Objectives that pull the views of one sample together and push other samples away."""
+"""InfoNCE (NT-Xent), its decoupled forms DCL and DCLW, and supervised contrastive learning."""
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from medssl.errors import ConfigError
-from medssl.objectives.base import LossOutput, Objective, Weights, full_precision, promoted
-from medssl.objectives.gather import gather_integers, gather_views
+from medssl.objectives.base import Given, Weights, full_precision, positive
+from medssl.objectives.pairs import AnchorLosses, ContrastiveObjective, Pairs, in_chunks, pair_up, weighted_mean
 
-__all__ = ["AnchorLosses", "InfoNCE", "info_nce", "info_nce_anchors"]
-
-EPS = 1e-12
-
-
-class AnchorLosses(NamedTuple):
-    """Losses of all anchors before the mean.
-
-    Attributes:
-        losses: (K, N); 0 where the anchor has no negative.
-        valid: (N,) whether the sample has at least one negative.
-        total: samples with a negative among all keys (of all processes), divided by the number of processes.
-        accuracy: scalar, share of valid anchors whose own positive is the nearest key; detached.
-    """
-
-    losses: Tensor
-    valid: Tensor
-    total: Tensor
-    accuracy: Tensor
+__all__ = ["InfoNCE", "info_nce", "info_nce_anchors"]
 
 
 def info_nce(
@@ -67,140 +45,85 @@ def info_nce(
     >>> round(float(info_nce(torch.ones(2, 4, 8), temperature=0.5).exp()), 3)  # all equal: log(2N - 1)
     7.0
     """
-    return _reduce(info_nce_anchors(views, temperature=temperature, group=group, labels=labels), weights)
-
-
-def info_nce_anchors(
-    views: Tensor,
-    *,
-    temperature: float,
-    group: Tensor | None = None,
-    labels: Tensor | None = None,
-) -> AnchorLosses:
-    """The terms of ``info_nce``, one an anchor. In a process group, keys are gathered from all processes.
-
-    Memory: the (K, N, K, W·N) similarities, their masked copy and the gradient; never N²D.
-    """
     if views.ndim != 3 or views.shape[0] < 2:
         raise ValueError(f"needs at least 2 views, as (K, N, D); got {tuple(views.shape)}")
     with full_precision(views.device):
-        anchors = functional.normalize(promoted(views), dim=-1, eps=EPS)
-        keys, offset, world = gather_views(anchors)
-        if keys.shape[1] < 2:
-            raise ValueError("needs at least 2 samples: with one there is nothing to contrast with")
-        # (K, N, K, M): the similarity of anchor (a, i) to key (b, j)
-        similarity = torch.einsum("aid,bjd->aibj", anchors, keys) / temperature
-        own = _own(anchors.shape[1], keys.shape[1], offset, views.device)
-        same_group = _same(group, own)
-        same_label = None if labels is None else _same(labels, own)
-        losses, nearest = _terms(similarity, own, offset, same_group, same_label)
-        negatives = _negatives_of_all_keys(group, labels, keys.shape[1], views.device)
-        valid = negatives[offset : offset + anchors.shape[1]]
-        losses = torch.where(valid, losses, 0.0)
-        accuracy = (nearest & valid).sum().float() / (valid.sum() * views.shape[0]).clamp_min(1)
-        return AnchorLosses(losses, valid, negatives.sum() / world, accuracy.detach())
+        pairs = pair_up(views, Given(group=group, labels=labels))
+        return weighted_mean(info_nce_anchors(pairs, temperature=temperature), weights)
 
 
-def _terms(
-    similarity: Tensor, own: Tensor, offset: int, same_group: Tensor, same_label: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Losses (K, N) averaged over the other views, and whether the own positive is the nearest of the allowed keys.
+def info_nce_anchors(pairs: Pairs, *, temperature: float, chunk: int = 0) -> AnchorLosses:
+    """The terms of ``info_nce``, (K, N), one an anchor, and ``pair_accuracy`` among the logs.
 
-    ``own``, ``same_group`` and ``same_label`` are (N, M): the key is of the anchor's sample, group, label.
+    With a teacher the keys are the teacher's (MoCo v3); with a queue its keys are further negatives. Memory: the
+    (K, N, K, M) similarities and their gradient, or those of one chunk; never N²D.
     """
-    k, n = similarity.shape[:2]
-    excluded = same_group if same_label is None else same_group & ~same_label
-    itself = torch.eye(k, dtype=torch.bool, device=own.device).view(k, 1, k, 1) & own.view(1, n, 1, -1)
-    allowed = similarity.masked_fill(itself | (excluded & ~own).view(1, n, 1, -1), -torch.inf)
+
+    def terms(anchors: Tensor, keys: Tensor, rows: slice) -> tuple[Tensor, ...]:
+        return _terms(pairs, anchors, keys, rows, temperature)
+
+    losses, nearest = in_chunks(terms, pairs, chunk)
+    hits = ((nearest > 0) & pairs.valid).sum().float() / (pairs.valid.sum() * len(pairs.anchors)).clamp_min(1)
+    return AnchorLosses(losses, pairs.valid, pairs.total, {"pair_accuracy": hits.detach()})
+
+
+def _terms(pairs: Pairs, anchors: Tensor, keys: Tensor, rows: slice, temperature: float) -> tuple[Tensor, Tensor]:
+    """Losses (K, n) averaged over the other views, and 1 where the own positive is the nearest of the allowed keys."""
+    k = len(anchors)
+    mine = pairs.with_own_sample(anchors, keys, rows) / temperature
+    similarity = torch.einsum("aid,bjd->aibj", anchors / temperature, keys)
+    target = mine
+    further = None if pairs.positive is None else pairs.positive[rows]
+    if further is not None:
+        target = _mean_positive(similarity, mine, further)
+    kept = (
+        pairs.negative[rows] | pairs.own[rows] if further is None else pairs.negative[rows] | pairs.own[rows] | further
+    )
+    pairs.drop(similarity, rows, None if pairs.everyone and further is None else kept)
     # logsumexp over the keys of each view; then over the pair of the anchor's own and the other view
-    denominators = allowed.logsumexp(-1)
-    pair = torch.logaddexp(_of_own_view(denominators), denominators)  # (K, N, K): anchor's view, sample, other view
-    place = torch.arange(n, device=own.device)
-    mine = similarity[:, place, :, place + offset].transpose(0, 1)
-    positive = mine if same_label is None else _positives(similarity, mine, same_label & ~own)
-    other = ~torch.eye(k, dtype=torch.bool, device=own.device).view(k, 1, k)
-    losses = torch.where(other, pair - positive, 0.0).sum(-1) / (k - 1)
-    best = allowed.detach().amax(-1)
-    nearest = ~((torch.maximum(best, _of_own_view(best)) > mine) & other).any(-1)
-    return losses, nearest
+    denominators = similarity.logsumexp(-1)
+    pair = torch.logaddexp(_of_own_view(denominators), denominators)  # (K, n, K): anchor's view, sample, other view
+    best = similarity.detach().amax(-1)
+    best = torch.maximum(best, _of_own_view(best))
+    if pairs.queue is not None:
+        earlier = pairs.to_queue(anchors / temperature, rows)
+        pair = torch.logaddexp(pair, earlier.logsumexp(-1, keepdim=True))
+        best = torch.maximum(best, earlier.detach().amax(-1, keepdim=True))
+    other = ~torch.eye(k, dtype=torch.bool, device=anchors.device).view(k, 1, k)
+    losses = torch.where(other, pair - target, 0.0).sum(-1) / (k - 1)
+    nearest = ~((best > mine.detach()) & other).any(-1)
+    return losses, nearest.to(losses.dtype)
 
 
 def _of_own_view(values: Tensor) -> Tensor:
-    """(K, N, K) → (K, N, 1): of the keys in the anchor's own view."""
+    """(K, n, K) → (K, n, 1): of the keys in the anchor's own view."""
     return values.diagonal(dim1=0, dim2=2).transpose(0, 1).unsqueeze(-1)
 
 
-def _positives(similarity: Tensor, mine: Tensor, further: Tensor) -> Tensor:
-    """(K, N, K): mean similarity of anchor (a, i) to its positives of the pair of views (a, b).
+def _mean_positive(similarity: Tensor, mine: Tensor, further: Tensor) -> Tensor:
+    """(K, n, K): mean similarity of anchor (a, i) to its positives of the pair of views (a, b).
 
-    ``mine`` (K, N, K) is that to its own sample, ``further`` (N, M) tells keys of other samples with its label.
+    ``mine`` (K, n, K) is that to its own sample, ``further`` (n, M) tells keys of other samples with its label.
     """
-    n = similarity.shape[1]
-    others = torch.where(further.view(1, n, 1, -1), similarity, 0.0).sum(-1)
-    count = further.sum(-1).view(1, n, 1)
+    others = torch.einsum("aibj,ij->aib", similarity, further.to(similarity.dtype))
+    count = further.sum(-1).view(1, -1, 1)
     return (mine + others + _of_own_view(others)) / (1 + 2 * count)
 
 
-def _own(n: int, m: int, offset: int, device: torch.device) -> Tensor:
-    return torch.arange(m, device=device) == torch.arange(n, device=device).unsqueeze(1) + offset
-
-
-def _same(values: Tensor | None, own: Tensor) -> Tensor:
-    """(N, M): anchor and key carry the same integer; only the sample itself where there are no integers."""
-    if values is None:
-        return own
-    keys = gather_integers(values)
-    assert keys is not None
-    return values.unsqueeze(1) == keys
-
-
-def _negatives_of_all_keys(group: Tensor | None, labels: Tensor | None, m: int, device: torch.device) -> Tensor:
-    """(M,): the key, taken as an anchor, has at least one negative."""
-    itself = torch.eye(m, dtype=torch.bool, device=device)
-    same = itself.clone()
-    for values in (group, labels):
-        keys = gather_integers(values)
-        if keys is not None:
-            same |= keys.unsqueeze(1) == keys
-    return ~same.all(-1)
-
-
-def _reduce(terms: AnchorLosses, weights: Weights | None) -> Tensor:
-    losses = terms.losses
-    if callable(weights):
-        weights = weights(torch.where(terms.valid, losses.detach().mean(0), torch.nan))
-    if weights is not None:
-        losses = torch.where(terms.valid, losses * weights, 0.0)
-    count = torch.where(terms.total > 0, terms.total, 1.0)
-    return losses.sum() / (losses.shape[0] * count)
-
-
-class InfoNCE(Objective):
+class InfoNCE(ContrastiveObjective):
     """InfoNCE / NT-Xent: the other view of the sample against all other samples (SimCLR, 2020).
 
     Args:
         temperature: τ; small values concentrate on the nearest negatives. 0.1 to 0.5 in the literature.
+        queue: keys of earlier steps that serve as further negatives; 0 for none (MoCo).
+        chunk: samples whose similarities are in memory at once; 0 chooses.
     """
 
-    pairwise: ClassVar[bool] = True
-    min_samples: ClassVar[int] = 2
-
-    def __init__(self, *, temperature: float = 0.2) -> None:
-        super().__init__()
-        if temperature <= 0:
-            raise ConfigError(f"InfoNCE needs a temperature above 0, not {temperature}")
+    def __init__(self, *, temperature: float = 0.2, queue: int = 0, chunk: int = 0) -> None:
+        super().__init__(queue=queue, chunk=chunk)
+        positive("InfoNCE", temperature=temperature)
         self.temperature = temperature
 
-    def forward(
-        self,
-        views: Tensor,
-        *,
-        index: Tensor | None = None,
-        group: Tensor | None = None,
-        weights: Weights | None = None,
-        labels: Tensor | None = None,
-    ) -> LossOutput:
-        """See ``info_nce`` and ``Objective.forward``."""
-        terms = info_nce_anchors(views, temperature=self.temperature, group=group, labels=labels)
-        logs = {"pair_accuracy": terms.accuracy, "samples_with_negatives": terms.valid.float().mean()}
-        return LossOutput(_reduce(terms, weights), logs)
+    def anchors(self, views: Tensor, given: Given) -> AnchorLosses:
+        """See ``info_nce``."""
+        return info_nce_anchors(pair_up(views, given, self.queue), temperature=self.temperature, chunk=self.chunk)

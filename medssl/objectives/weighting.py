@@ -17,6 +17,13 @@ class PairWeighting(nn.Module, Configurable, ABC):
     What it remembers of samples between steps stands in buffers, so that it is checkpointed and survives ``resume``.
     """
 
+    def remember(self, samples: int) -> None:
+        """Make the memory of single recordings; called once before training.
+
+        Args:
+            samples: rows that ``index`` counts.
+        """
+
     @abstractmethod
     def forward(self, losses: Tensor, index: Tensor) -> Tensor:
         """Weights of the pairs of one batch.

@@ -233,12 +233,16 @@ class MethodSource:
     def __init__(self, method: Method, cohorts: Sequence[Cohort], rows: Sequence[NDArray[Any]]) -> None:
         import pandas as pd
 
-        self.method = weightless(method)
+        self.refresh(method)
         self.cohorts = list(cohorts)
         self.places = [(c, int(row)) for c, chosen in enumerate(rows) for row in chosen]
         chosen = [cohort.manifest.iloc[list(r)] for cohort, r in zip(cohorts, rows, strict=True)]
         self.manifest: pd.DataFrame = pd.concat(chosen, ignore_index=True) if len(chosen) > 1 else chosen[0]
         self.manifest = self.manifest.reset_index(drop=True)
+
+    def refresh(self, method: Method) -> None:
+        """Take the method's settings anew, after something was prepared in them."""
+        self.method = weightless(method)
 
     def order(self, rng: np.random.Generator) -> NDArray[Any]:
         """The method's own order of one epoch."""

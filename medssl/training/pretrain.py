@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
@@ -183,6 +184,8 @@ class _Job:
                 file=sys.stderr,
             )
         self.source = MethodSource(self.method, self.cohorts, rows)
+        self.method.prepare(self.source, batch=settings.batch_size * _processes(settings))
+        self.source.refresh(self.method)
         self.marks = {
             c.info.fingerprint: sorted(patient_marks(c.info.fingerprint, set(c.manifest["patient"].iloc[r])).values())
             for c, r in zip(self.cohorts, rows, strict=True)
@@ -251,6 +254,7 @@ class _Job:
 
     def export(self, step: int) -> None:
         """Write the encoder as it is at ``step``."""
+        self.method.finish()
         provenance = {
             "method": spec(self.method), "step": step, "seed": self.settings.seed,
             "cohorts": [c.info.fingerprint for c in self.cohorts], "patients": self.marks,
@@ -302,6 +306,15 @@ class _Job:
 
 def _is_main() -> bool:
     return getattr(rank_zero_only, "rank", 0) in (None, 0)
+
+
+def _processes(settings: TrainSettings) -> int:
+    """Devices that train together, as far as the settings tell."""
+    devices = settings.devices
+    if not isinstance(devices, int):
+        gpus = torch.cuda.device_count() if settings.accelerator in ("auto", "gpu", "cuda") else 0
+        devices = int(devices) if devices.isdigit() else max(1, gpus)
+    return max(1, devices) * settings.num_nodes
 
 
 def _check(method: Method, cohorts: Sequence[Cohort]) -> None:

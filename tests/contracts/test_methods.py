@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import METHODS, Case, info
+from toys import Case, every_case, info
 
 from medssl.configurable import build, discover, spec
 from medssl.errors import ConfigError, MedSSLError
 from medssl.methods.base import Losses, Method
 from medssl.training.data import weightless
 
+METHODS, _ = every_case()
 CASES = [pytest.param(case, id=f"{name}-{which}") for name, cases in METHODS.items() for which, case in cases.items()]
 everywhere = pytest.mark.parametrize("case", CASES)
 FIRST = [pytest.param(next(iter(cases.values())), id=name) for name, cases in METHODS.items()]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from toy_cohorts import make_cohort
-from toys import METHODS, Case
+from toys import Case, every_case
 
 from medssl.configurable import discover
 from medssl.methods.base import Method
@@ -19,6 +19,7 @@ from medssl.training.metrics_log import read_metrics
 from medssl.training.pretrain import pretrain, resume
 from medssl.training.settings import TrainSettings
 
+METHODS, _ = every_case()
 CHANNELS = {"volume": 1, "signal": 2}
 CASES = [
     pytest.param(case, id=f"{name}-{variant}")

@@ -1,13 +1,17 @@
 """In-memory recordings with the reader's interface, and one small configuration of every method.
 
-A new method supplies an entry in ``METHODS`` (and a new view family or objective one in ``VIEWS`` or ``OBJECTIVES``)
-and gets every contract test.
+A new method supplies an entry in ``METHODS`` (a new view family or objective one in ``VIEWS`` or ``OBJECTIVES``) and
+gets every contract test. Methods and objectives of one family stand together in a file ``cases_FAMILY.py`` beside this
+one, which adds its entries when ``every_case`` imports it.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +23,8 @@ from medssl.cohort import CohortInfo
 from medssl.encoders.resenc import ResEnc
 from medssl.encoders.resnet1d import ResNet1d
 from medssl.methods.base import Method
-from medssl.methods.contrastive import Contrastive
 from medssl.methods.voco import VoCo
-from medssl.objectives.base import Objective
-from medssl.objectives.contrastive import InfoNCE
+from medssl.objectives.base import Mixture, Objective
 from medssl.optim import Optim
 from medssl.views.base import Views
 from medssl.views.signal import SignalViews
@@ -148,14 +150,68 @@ def _voco(**options: Any) -> Case:
     return Case(make, "volume", 1)
 
 
-def _contrastive(kind: str, channels: int, **options: Any) -> Case:
+def joint(method: type[Any], kind: str, **options: Any) -> Case:
+    """A case of a method that takes ``(encoder, views, **options)``; ``objective`` is what makes one."""
+    channels = 1 if kind == "volume" else 2
+
     def make() -> Method:
         settings = {"projector": (16, 8), "optim": Optim(lr=1e-2)} | options
+        count = settings.pop("count", 2)
+        if callable(settings.get("objective")):
+            settings["objective"] = settings["objective"]()
         if kind == "volume":
-            return Contrastive(volume_encoder(channels), VolumeViews((8, 8, 8)), **settings)
-        return Contrastive(signal_encoder(channels), SignalViews((128,), gap_s=1.0), **settings)
+            made = method(volume_encoder(channels), VolumeViews((8, 8, 8), count=count), **settings)
+        else:
+            made = method(signal_encoder(channels), SignalViews((128,), count=count, gap_s=1.0), **settings)
+        made.prepare(SimpleNamespace(places=range(64), cohorts=[], manifest=None), batch=6)
+        return made  # type: ignore[no-any-return]
 
     return Case(make, kind, channels)
+
+
+@dataclass(frozen=True)
+class ObjectiveCase:
+    """How one objective is tried.
+
+    Attributes:
+        make: what builds it; ``ready()`` then makes its weights and memory.
+        grid: of the maps it takes; empty for embeddings.
+        views: of what it is shown.
+        labels: integers of six samples that it gets where it needs labels; floats for continuous ones.
+        ordered: the order of the samples in the batch matters to it.
+    """
+
+    make: Callable[[], Objective]
+    grid: tuple[int, ...] = ()
+    views: int = 2
+    labels: tuple[float, ...] = (0, 0, 1, 2, 2, 1)
+    ordered: bool = False
+
+    def ready(self, width: int = 8, samples: int = 64) -> Objective:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            made = self.make()
+            made.fit_width(width)
+            made.remember(samples)
+        return made
+
+    def given(self, objective: Objective, views: torch.Tensor) -> dict[str, Any]:
+        """Everything that the objective may want for these views."""
+        n, random = views.shape[1], torch.Generator().manual_seed(11)
+        labels = torch.tensor([self.labels[i % 6] for i in range(n)])
+        order = torch.randperm(n, generator=random)
+        share = torch.full((n,), 0.3)
+        known: dict[str, Any] = {
+            "targets": views.detach() + 0.1 * torch.randn(views.shape, generator=random),
+            "labels": labels if labels.is_floating_point() else labels.long(),
+            "mixture": Mixture(0.3 * views[0] + 0.7 * views[1][order], order, share),
+            "mask": torch.rand(views.shape[:2] + views.shape[3:], generator=random) < 0.5,
+        }
+        return {
+            "index": torch.arange(n),
+            "generator": torch.Generator().manual_seed(5),
+            **{k: v for k, v in known.items() if k in objective.needs},
+        }
 
 
 METHODS: dict[str, dict[str, Case]] = {
@@ -166,17 +222,18 @@ METHODS: dict[str, dict[str, Case]] = {
         "paper": _voco(variant="paper"),
         "resized": _voco(fit="resize", grid=(2, 2, 2), encoder_size=(4, 4, 4)),
     },
-    "Contrastive": {
-        "volumes": _contrastive("volume", 1),
-        "volumes_two_channels": _contrastive("volume", 2),
-        "signals": _contrastive("signal", 2),
-        "signals_positive": _contrastive("signal", 2, same_patient="positive"),
-    },
 }
 
-OBJECTIVES: dict[str, Callable[[], Objective]] = {"InfoNCE": InfoNCE}
+OBJECTIVES: dict[str, ObjectiveCase] = {}
 
 VIEWS: dict[str, tuple[Callable[[], Views], Callable[[int], ToyReader]]] = {
     "VolumeViews": (lambda: VolumeViews((8, 8, 8), count=3), volume),
     "SignalViews": (lambda: SignalViews((128,), count=3, gap_s=1.0), signal),
 }
+
+
+def every_case() -> tuple[dict[str, dict[str, Case]], dict[str, ObjectiveCase]]:
+    """All methods' and all objectives' cases."""
+    for file in sorted(Path(__file__).parent.glob("cases_*.py")):
+        importlib.import_module(file.stem)
+    return METHODS, OBJECTIVES

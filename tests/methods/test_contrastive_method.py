@@ -12,7 +12,7 @@ from toys import collate, signal, signal_encoder
 
 from medssl.errors import ConfigError
 from medssl.methods.contrastive import Contrastive
-from medssl.objectives.base import LossOutput, Objective, Weights
+from medssl.objectives.base import Given, LossOutput, Objective
 from medssl.objectives.weighting import PairWeighting
 from medssl.views.signal import SignalViews
 
@@ -32,15 +32,9 @@ class Recorder(PairWeighting):
 class WholeBatch(Objective):
     """Has no loss of single samples."""
 
-    def forward(
-        self,
-        views: Tensor,
-        *,
-        index: Tensor | None = None,
-        group: Tensor | None = None,
-        weights: Weights | None = None,
-        labels: Tensor | None = None,
-    ) -> LossOutput:
+    family = "contrastive"
+
+    def compute(self, views: Tensor, given: Given) -> LossOutput:
         return LossOutput(views.square().mean(), {})
 
 
