@@ -50,9 +50,12 @@ class Readable(Protocol):
         manifest: their manifest rows.
     """
 
-    cohorts: Sequence[Cohort]
-    places: Sequence[tuple[int, int]]
-    manifest: pd.DataFrame
+    @property
+    def cohorts(self) -> Sequence[Cohort]: ...
+    @property
+    def places(self) -> Sequence[tuple[int, int]]: ...
+    @property
+    def manifest(self) -> pd.DataFrame: ...
 
 
 class Method(lightning.LightningModule, Configurable, ABC):

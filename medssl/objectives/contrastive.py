@@ -76,9 +76,8 @@ def _terms(pairs: Pairs, anchors: Tensor, keys: Tensor, rows: slice, temperature
     further = None if pairs.positive is None else pairs.positive[rows]
     if further is not None:
         target = _mean_positive(similarity, mine, further)
-    kept = (
-        pairs.negative[rows] | pairs.own[rows] if further is None else pairs.negative[rows] | pairs.own[rows] | further
-    )
+    kept = pairs.negative[rows] | pairs.own[rows]
+    kept = kept if further is None else kept | further
     pairs.drop(similarity, rows, None if pairs.everyone and further is None else kept)
     # logsumexp over the keys of each view; then over the pair of the anchor's own and the other view
     denominators = similarity.logsumexp(-1)

@@ -37,7 +37,7 @@ class KeyQueue(nn.Module):
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
 
     def read(self) -> Tensor:
-        """A copy of the keys (q, D) put in so far, in no particular order; ``push`` may follow before a backward pass."""
+        """A copy of the keys (q, D) put in so far, in no order; ``push`` may follow before the backward pass."""
         return self.keys[: int(self.filled)].clone()
 
     def negatives(self, group: Tensor | None, labels: Tensor | None) -> Tensor:

@@ -234,8 +234,8 @@ class MethodSource:
         import pandas as pd
 
         self.refresh(method)
-        self.cohorts = list(cohorts)
-        self.places = [(c, int(row)) for c, chosen in enumerate(rows) for row in chosen]
+        self.cohorts: Sequence[Cohort] = list(cohorts)
+        self.places: Sequence[tuple[int, int]] = [(c, int(row)) for c, chosen in enumerate(rows) for row in chosen]
         chosen = [cohort.manifest.iloc[list(r)] for cohort, r in zip(cohorts, rows, strict=True)]
         self.manifest: pd.DataFrame = pd.concat(chosen, ignore_index=True) if len(chosen) > 1 else chosen[0]
         self.manifest = self.manifest.reset_index(drop=True)
