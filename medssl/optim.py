@@ -6,7 +6,7 @@ Stands below both ``methods`` and ``heads`` (which configure their optimisers wi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,7 +55,11 @@ def lr_factor(step: int, *, total: int, warmup: float, schedule: str = "cosine")
 
 
 def configure(
-    groups: Iterable[tuple[Sequence[tuple[str, torch.nn.Parameter]], float]], optim: Optim, total: int
+    groups: Iterable[tuple[Sequence[tuple[str, torch.nn.Parameter]], float]],
+    optim: Optim,
+    total: int,
+    *,
+    steady: Sequence[tuple[str, torch.nn.Parameter]] = (),
 ) -> dict[str, Any]:
     """What ``LightningModule.configure_optimizers`` returns: AdamW and a per-step schedule.
 
@@ -63,18 +67,26 @@ def configure(
         groups: pairs of (named parameters, learning-rate multiplier).
         optim: the settings.
         total: optimiser steps of the whole training.
+        steady: named parameters whose learning rate is the peak at every step.
     """
     import torch
 
+    def scheduled(step: int) -> float:
+        return lr_factor(step, total=total, warmup=optim.warmup, schedule=optim.schedule)
+
+    def constant(step: int) -> float:
+        return 1.0
+
     param_groups: list[dict[str, Any]] = []
-    for named, scale in groups:
+    factors: list[Callable[[int], float]] = []
+    chosen = [(named, scale, scheduled) for named, scale in groups] + [(steady, 1.0, constant)]
+    for named, scale, factor in chosen:
         for decay in (True, False):
             params = [p for _, p in named if p.requires_grad and (p.ndim > 1) == decay]
             if params:
                 wd = optim.weight_decay if decay else 0.0
                 param_groups.append({"params": params, "lr": optim.lr * scale, "weight_decay": wd})
+                factors.append(factor)
     optimizer = torch.optim.AdamW(param_groups, lr=optim.lr, betas=optim.betas)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: lr_factor(step, total=total, warmup=optim.warmup, schedule=optim.schedule)
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

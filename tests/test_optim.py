@@ -32,3 +32,16 @@ def test_biases_and_norms_are_not_decayed_and_groups_are_scaled() -> None:
     found = configure([(list(net.named_parameters()), 0.1)], settings, total=10)["optimizer"].param_groups
     assert {g["weight_decay"]: sum(p.numel() for p in g["params"]) for g in found} == {0.5: 6, 0.0: 9}
     assert all(math.isclose(g["initial_lr"], 0.01) for g in found)
+
+
+def test_steady_weights_keep_the_peak_and_all_else_follows_the_schedule() -> None:
+    net, head = torch.nn.Linear(2, 3), torch.nn.Linear(3, 1)
+    groups = [(list(net.named_parameters()), 0.5)]
+    made = configure(groups, Optim(lr=0.1, warmup=0), total=10, steady=list(head.named_parameters()))
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert [rates[id(p)] for p in net.parameters()] == pytest.approx([0.025, 0.025])
+    assert [rates[id(p)] for p in head.parameters()] == pytest.approx([0.1, 0.1])

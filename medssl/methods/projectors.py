@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ProjectionHead", "Projector", "dropout"]
+__all__ = ["MLPHead", "ProjectionHead", "Projector", "dropout"]
 
 
 def _batch_norm(width: int) -> nn.Module:
@@ -57,6 +58,52 @@ class Projector(nn.Sequential):
             nn.Linear(hidden, out),
         ]
         super().__init__(*layers)
+
+
+class MLPHead(nn.Sequential):
+    """Layers of Linear → BN → activation and a last Linear, (N, in) → (N, out): heads of most published methods.
+
+    A linear layer before a normalisation has no bias, which the normalisation would take away.
+
+    Args:
+        width: features in.
+        hidden: features of the layers between.
+        out: features out.
+        layers: linear layers, the last included; 1 is a linear map.
+        norm: BN after every layer but the last.
+        last_norm: BN without weights after the last layer (SimSiam's projector).
+        activation: after every layer but the last.
+        last_bias: of the last layer, where no BN follows it.
+
+    >>> [type(m).__name__ for m in MLPHead(8, 16, 4, layers=2)]
+    ['Linear', 'BatchNorm1d', 'ReLU', 'Linear']
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        out: int,
+        *,
+        layers: int = 3,
+        norm: bool = True,
+        last_norm: bool = False,
+        activation: Literal["relu", "gelu"] = "relu",
+        last_bias: bool = True,
+    ) -> None:
+        if layers < 1:
+            raise ValueError(f"a head has at least 1 layer, not {layers}")
+        widths = [width] + [hidden] * (layers - 1)
+        modules: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            modules.append(nn.Linear(before, after, bias=not norm))
+            if norm:
+                modules.append(nn.BatchNorm1d(after))
+            modules.append(nn.ReLU() if activation == "relu" else nn.GELU())
+        modules.append(nn.Linear(widths[-1], out, bias=last_bias and not last_norm))
+        if last_norm:
+            modules.append(nn.BatchNorm1d(out, affine=False))
+        super().__init__(*modules)
 
 
 def dropout(x: Tensor, p: float, generator: torch.Generator, *, rows: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ema_update", "frozen", "momentum_at"]
+__all__ = ["distance", "ema_update", "frozen", "momentum_at"]
 
 
 @torch.no_grad()
@@ -30,6 +30,19 @@ def ema_update(
     if buffers == "copy":
         for mine, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
             mine.copy_(theirs)
+
+
+@torch.no_grad()
+def distance(teacher: nn.Module, student: nn.Module) -> Tensor:
+    """``‖θ_s - θ_t‖ / ‖θ_s‖`` over all parameters, a scalar; 0 for modules without any."""
+    ours: list[Tensor] = list(student.parameters())
+    theirs: list[Tensor] = list(teacher.parameters())
+    if not ours:
+        return torch.zeros(())
+    apart = torch.stack(torch._foreach_norm(torch._foreach_sub(ours, theirs))).norm()
+    size = torch.stack(torch._foreach_norm(ours)).norm()
+    share: Tensor = apart / size.clamp_min(1e-12)
+    return share
 
 
 def momentum_at(progress: float, start: float) -> float:
