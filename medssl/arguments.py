@@ -45,6 +45,7 @@ def normalise(function: Callable[..., Any], arguments: Sequence[str]) -> list[st
     * ``--some-option`` becomes ``--some_option``;
     * several values after a list option become one JSON list;
     * several ``name=value`` after a mapping option become one JSON object;
+    * several values after an argument of a class (``--method.projector 64 32``) become one list;
     * a bare flag becomes ``=true``.
     """
     hints = get_type_hints(function)
@@ -59,7 +60,11 @@ def normalise(function: Callable[..., Any], arguments: Sequence[str]) -> list[st
         name = key[2:].replace("-", "_")
         hint = _hint(hints, name)
         kind = _plain(hint)
-        values = [value] if equals else _take(rest, many=kind in (list, dict))
+        inside = hint is None and "." in name  # an argument of a class that only the configuration names
+        values = [value] if equals else _take(rest, many=kind in (list, dict) or inside)
+        if inside and len(values) > 1:
+            out.append(f"--{name}=[{', '.join(values)}]")
+            continue
         out.extend(_option(name, hint, _numbers(values) if kind is list and _of_numbers(hint) else values))
     return out
 

@@ -43,6 +43,8 @@ def verb(
         (["--trainer.max-steps=5"], ["--trainer.max_steps=5"]),
         (["--settings.size", "8", "8", "8"], ["--settings.size=[8, 8, 8]"]),
         (["--settings.deterministic"], ["--settings.deterministic=true"]),
+        (["--method.projector", "64", "32", "--dry-run"], ["--method.projector=[64, 32]", "--dry_run=true"]),
+        (["--method.objective", "DCL"], ["--method.objective=DCL"]),
         (["ixi", "-h"], ["ixi", "-h"]),
     ],
 )

@@ -82,6 +82,7 @@ def make_trainer(
                 max_epochs=-1,
                 accumulate_grad_batches=accumulate,
                 deterministic=deterministic,
+                sync_batchnorm=not is_cpu(accelerator),  # several GPUs: heads normalise over the joined batch
                 callbacks=list(callbacks),
                 logger=[_logger(name, run) for name in loggers if name != "csv"] or False,
                 plugins=_plugins(),
