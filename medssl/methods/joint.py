@@ -105,7 +105,7 @@ class JointEmbedding(Method):
                 "choose the views for its kind"
             )
         if self.pretext is not None:
-            self.pretext.check(info.kind)
+            self.pretext.check(self.views)
         others = info.n_patients if self.same_patient == "ignore" else info.n_recordings
         if 0 < others < self.objective.min_samples:
             what = "patients" if self.same_patient == "ignore" else "recordings"
@@ -121,16 +121,13 @@ class JointEmbedding(Method):
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
         """What the views read; ``patient``, an integer that is the same for all recordings of a patient; ``label``."""
         sample = {**self.views.draw(reader, rng), "patient": np.array(_integer(reader.patient), dtype=np.int64)}
-        return sample if self.label is None else {**sample, "label": _label(reader, self.label)}
+        if self.label is None:
+            return sample
+        return {**sample, "label": _label(reader, self.label, continuous=self.objective.continuous)}
 
     def loss(self, batch: Batch) -> Losses:
         """Augment, encode and project all views in one pass, then the objective."""
-        size = len(batch["row"])
-        if size < self.objective.min_samples:
-            raise ConfigError(
-                f"{type(self.objective).__name__} needs at least {self.objective.min_samples} recordings a batch, "
-                f"got {size}; raise the batch size"
-            )
+        self._refuse_few(batch)
         views = self.views(batch, self.generator)
         rows = self.embed(views.flatten(0, 1))
         output = self.output(rows.unflatten(0, views.shape[:2]), views, batch)
@@ -194,6 +191,14 @@ class JointEmbedding(Method):
             return None
         return functools.partial(self.weighting, index=index)
 
+    def _refuse_few(self, batch: Batch) -> None:
+        size = len(batch["row"])
+        if size < self.objective.min_samples:
+            raise ConfigError(
+                f"{type(self.objective).__name__} needs at least {self.objective.min_samples} recordings a batch, "
+                f"got {size}; raise the batch size"
+            )
+
     def _refuse_settings(self) -> None:
         name, objective = type(self.objective).__name__, self.objective
         if objective.family != self.family:
@@ -214,14 +219,16 @@ class JointEmbedding(Method):
             raise ConfigError(f"the momentum of a teacher lies from 0 (no teacher) to below 1, not {self.momentum}")
         if "targets" in objective.needs and objective.momentum and self.momentum == 0:
             raise ConfigError(f"{name} needs a teacher; set momentum above 0 (published: {objective.momentum})")
+        if objective.continuous and self.label is None:
+            raise ConfigError(f"{name} needs a value of every recording; name a numeric column: label: COLUMN")
         if "labels" in objective.needs and self.label is None and self.same_patient != "positive":
             raise ConfigError(
                 f"{name} needs to know which samples belong together; set same_patient: positive, or label: COLUMN"
             )
 
 
-def _label(reader: Reader, name: str) -> np.ndarray[Any, Any]:
-    """A manifest column's value of one recording: a float where it is one, else an integer that stands for it."""
+def _label(reader: Reader, name: str, *, continuous: bool) -> np.ndarray[Any, Any]:
+    """A manifest column's value of one recording: a number if asked for, else an integer that stands for it."""
     record = reader.record
     key = f"label_{name}" if f"label_{name}" in record else name
     value = record.get(key)
@@ -230,6 +237,10 @@ def _label(reader: Reader, name: str) -> np.ndarray[Any, Any]:
         raise CohortError(
             f"recording {reader.recording} has no '{name}'; the cohort's labels are: {', '.join(known) or 'none'}"
         )
+    if continuous:
+        if isinstance(value, str):
+            raise CohortError(f"recording {reader.recording} has '{name}' = '{value}', which is no number")
+        return np.array(value, dtype=np.float32)
     if isinstance(value, float) and not math.isclose(value, round(value)):
         return np.array(value, dtype=np.float32)
     return np.array(_integer(str(int(value)) if isinstance(value, float) else str(value)), dtype=np.int64)

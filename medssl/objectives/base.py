@@ -94,6 +94,7 @@ class Objective(nn.Module, Configurable, ABC):
         momentum: of the moving average that makes the teacher, as published; 0: the student's own outputs without
             gradient; None: no teacher is asked for.
         predictor: a trained network predicts the teacher's outputs from the student's.
+        continuous: its labels are values of a numeric column (age), not classes.
         min_views: fewest views K it is defined for.
         min_samples: fewest samples N it is defined for.
     """
@@ -104,6 +105,7 @@ class Objective(nn.Module, Configurable, ABC):
     takes: ClassVar[Literal["projections", "features", "maps"]] = "projections"
     momentum: ClassVar[float | None] = None
     predictor: ClassVar[bool] = False
+    continuous: ClassVar[bool] = False
     min_views: ClassVar[int] = 2
     min_samples: ClassVar[int] = 1
 
@@ -180,7 +182,9 @@ class Objective(nn.Module, Configurable, ABC):
         words = {
             "targets": "a teacher" if cls.momentum else "targets without gradient",
             "index": "memory of every recording",
-            "labels": "labels (same_patient: positive, or label: COLUMN)",
+            "labels": "a numeric label: COLUMN"
+            if cls.continuous
+            else "labels (same_patient: positive, or label: COLUMN)",
             "mixture": "mixed inputs",
             "mask": "hidden parts",
         }

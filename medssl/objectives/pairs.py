@@ -152,7 +152,7 @@ Terms = Callable[[Tensor, Tensor, slice], tuple[Tensor, ...]]
 """From anchors (K, n, D), all keys (L, M, D) and the anchors' rows to tensors (A, n)."""
 
 
-def in_chunks(terms: Terms, pairs: Pairs, rows: int = 0) -> tuple[Tensor, ...]:
+def in_chunks(terms: Terms, pairs: Pairs, rows: int = 0, *, met: int = 0) -> tuple[Tensor, ...]:
     """``terms`` of all anchors, some samples at a time where all similarities would take too much memory.
 
     Value and gradient are those of one call: every anchor's terms depend on that anchor and all keys alone. Chunks are
@@ -162,9 +162,11 @@ def in_chunks(terms: Terms, pairs: Pairs, rows: int = 0) -> tuple[Tensor, ...]:
         terms: see ``Terms``.
         pairs: anchors and keys.
         rows: samples at a time; 0 chooses: all up to 2²⁸ similarities, above that chunks of 2²⁶.
+        met: views of the keys that an anchor is compared with; 0: all.
     """
     k, n = pairs.anchors.shape[:2]
-    a_sample = k * (pairs.keys.shape[0] * pairs.keys.shape[1] + (0 if pairs.queue is None else len(pairs.queue)))
+    queued = 0 if pairs.queue is None else len(pairs.queue)
+    a_sample = k * ((met or pairs.keys.shape[0]) * pairs.keys.shape[1] + queued)
     if rows <= 0:
         rows = n if n * a_sample <= WHOLE_ELEMENTS else max(1, CHUNK_ELEMENTS // a_sample)
     if rows >= n:

@@ -55,7 +55,8 @@ class ToyReader:
 
     @property
     def record(self) -> dict[str, Any]:
-        return {"fill": self.fill, "patient": self.patient, "recording": self.recording}
+        known = {"fill": self.fill, "patient": self.patient, "recording": self.recording}
+        return {**known, "label_age": 40.0 + self.row}
 
     def read(self, start: Sequence[int], size: Sequence[int], key: str = "image") -> NDArray[Any]:
         self.reads.append((tuple(start), tuple(size)))
