@@ -29,9 +29,10 @@ from medssl.cohort.pool import dask_client
 from medssl.errors import ConfigError, MedSSLError
 from medssl.progress import track
 
-__all__ = ["Cell", "Outcome", "RunCell", "execute", "outcome_of", "run_cells"]
+__all__ = ["NO_BUDGET", "Cell", "Outcome", "RunCell", "execute", "outcome_of", "run_cells"]
 
 CELL = "cell.json"
+NO_BUDGET = "none"  # of cells that use no labels to train with
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Cell:
     Attributes:
         encoder: name of the arm.
         source: run directory of the encoder, ``"none"`` (from scratch) or ``"untrained"`` (frozen as initialised).
-        budget: as asked: a number of patients, a fraction, or ``"all"``.
+        budget: as asked: a number of patients, a fraction, or ``"all"``; ``"none"`` where nothing is trained.
         repeat: number of the label draw; the training seed too.
         folder: where it goes.
         options: everything else the run needs (cohort, task, target, split, protocol, settings, architecture).
@@ -59,7 +60,11 @@ class Cell:
     @property
     def name(self) -> str:
         """As people read it."""
-        return f"{self.encoder}, {self.budget} patients, repeat {self.repeat}"
+        return (
+            self.encoder
+            if self.budget == NO_BUDGET
+            else f"{self.encoder}, {self.budget} patients, repeat {self.repeat}"
+        )
 
     @property
     def key(self) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from medssl.configurable import spec
 from medssl.errors import CheckpointError, ConfigError, SplitError
-from medssl.evaluation.cells import Cell, outcome_of
+from medssl.evaluation.cells import NO_BUDGET, Cell, outcome_of
 from medssl.evaluation.floor import describe_floor
 from medssl.evaluation.results import TaskInfo
 from medssl.evaluation.summary import Layout
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FLOOR", "Arm", "Plan", "Protocol", "budget_patients", "make_plan"]
 
-Protocol = Literal["finetune", "linear", "knn"]
+Protocol = Literal["finetune", "linear", "knn", "representation"]
 FLOOR = "floor"
 
 
@@ -75,6 +75,11 @@ class Plan:
         left = len(self.cells) - len(known)
         steps = self.facts["settings"]["max_steps"] if self.facts["protocol"] == "finetune" else 0
         trained = sum(c.source != FLOOR for c in self.cells)
+        if self.facts["protocol"] == "representation":
+            return (
+                f"representation of {', '.join(layout.arms)} ({len(known)} of {len(layout.arms)} done before) on "
+                f"development patients of split '{self.facts['split']['name']}'; nothing is trained"
+            )
         lines = [
             f"study: {len(layout.arms)} arms ({', '.join(layout.arms)}) × {len(layout.budgets)} budgets "
             f"({', '.join(f'{b}: {n:g} patients' for b, n in layout.budgets.items())}) × {layout.repeats} repeats "
@@ -116,24 +121,27 @@ def make_plan(
     from medssl.training.finetune import load_split
     from medssl.training.targets import resolve_target
 
-    if protocol != "finetune" and task == "segmentation":
+    if protocol in ("linear", "knn") and task == "segmentation":
         raise ConfigError(
             f"the {protocol} protocol serves classification and regression; use finetune for segmentation"
         )
-    if repeats < 1 or not budgets:
+    if protocol == "representation":
+        budgets, repeats = (), 1
+    elif repeats < 1 or not budgets:
         raise ConfigError("a study needs at least one budget and one repeat")
     opened = Cohort(cohort)
     found = resolve_target(opened, task, target)
     the_split = load_split(opened.path, split)
     tested = tuple(sorted(set(found.patients[found.items_of(the_split.test)])))
-    if not tested:
-        raise SplitError(f"no test patient of split '{split}' has the target '{target}'; make another split")
+    needed, who = (the_split.development, "development") if protocol == "representation" else (tested, "test")
+    if not len(found.items_of(needed)):
+        raise SplitError(f"no {who} patient of split '{split}' has the target '{target}'; make another split")
     arms = _baseline_first(_arms(encoders, protocol))
     wanted = spec(architecture) if architecture is not None else _shared_architecture(arms)
     drawn = {b: [budget_patients(found, target, the_split, b, draw) for draw in range(repeats)] for b in budgets}
     sizes = {b: float(np.mean([d.n_patients for d in draws])) for b, draws in drawn.items()}
     sizes = dict(sorted(sizes.items(), key=lambda item: item[1]))
-    simple = describe_floor(task, found.source, opened.info)
+    simple = None if protocol == "representation" else describe_floor(task, found.source, opened.info)
     if simple:
         arms = (*arms, Arm(FLOOR, FLOOR, about={"what": simple}))
     options = {
@@ -143,7 +151,7 @@ def make_plan(
     }  # fmt: skip
     cells = tuple(
         Cell(a.name, a.source, b, r, out / "cells" / a.name / b / str(r), _relevant(options, a), a.fingerprint)
-        for b in sizes
+        for b in sizes or (NO_BUDGET,)
         for r in range(repeats)
         for a in arms
     )

@@ -2,7 +2,8 @@
 
 Every function takes ``z`` as (N, D), one row a case, computes in float64 on the CPU and returns plain numbers.
 Rows that hold NaN or infinity are dropped (``finite_rows`` counts them). None of these numbers is a proof of quality: a
-high rank is necessary, not sufficient, and compares runs of one method and dimension only.
+high rank is necessary, not sufficient, and compares runs of one method and dimension only. ``medssl.evaluation.
+streaming`` has the same measures for embeddings that arrive in batches.
 
 Sources: RankMe (Garrido et al., ICML 2023); alignment and uniformity (Wang & Isola, ICML 2020); LiDAR (Thilak et al.,
 ICLR 2024); α-ReQ (Agrawal et al., NeurIPS 2022); linear CKA (Kornblith et al., ICML 2019; HSIC₁, Song et al. 2012);
@@ -12,10 +13,24 @@ relative representations (Moschella et al., ICLR 2023).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
+
+from medssl.evaluation.spectrum import (
+    EPS,
+    NOTHING,
+    PowerLaw,
+    StreamingSpectrum,
+    count_dead,
+    effective_rank,
+    finite_rows,
+    participation_ratio,
+    power_law,
+    top_share,
+    unit_rows,
+)
 
 __all__ = [
     "StreamingRankMe",
@@ -24,7 +39,10 @@ __all__ = [
     "collapse_summary",
     "finite_rows",
     "lidar",
+    "lidar_of_scatters",
     "linear_cka",
+    "power_law_of",
+    "projected",
     "rankme",
     "relative_representation",
     "std_l2",
@@ -32,16 +50,10 @@ __all__ = [
 ]
 
 _SVD_LIMIT = 2048  # above this many columns the Gram matrix is cheaper and its loss below 1e-8·σ_max is irrelevant
+_CHUNK = 1024  # rows of the similarity matrix that are in memory at once
 
 
-def finite_rows(z: Tensor) -> tuple[Tensor, int]:
-    """Float64 CPU copy of ``z`` (N, D) without rows that hold NaN or infinity, and how many were dropped."""
-    z = z.detach().to("cpu", torch.float64)
-    keep = torch.isfinite(z).all(dim=1)
-    return z[keep], int((~keep).sum())
-
-
-def rankme(z: Tensor, *, eps: float = 1e-7, centre: bool = False, normalise: bool = False) -> float:
+def rankme(z: Tensor, *, eps: float = EPS, centre: bool = False, normalise: bool = False) -> float:
     """Effective rank: exponential of the entropy of the normalised singular values (RankMe, equation 1).
 
     Args:
@@ -55,60 +67,36 @@ def rankme(z: Tensor, *, eps: float = 1e-7, centre: bool = False, normalise: boo
     """
     z, _ = finite_rows(z)
     if normalise:
-        z = _unit(z)
-    if centre:
-        z = z - z.mean(0, keepdim=True)
-    if min(z.shape) == 0:
-        return 1.0
-    if min(z.shape) > _SVD_LIMIT:
-        gram = z.T @ z if z.shape[0] >= z.shape[1] else z @ z.T
-        return _rank_of(torch.linalg.eigvalsh(gram).clamp_min(0).sqrt(), eps)
-    return _rank_of(torch.linalg.svdvals(z), eps)
+        z = unit_rows(z)
+    return effective_rank(_singular(_centred(z) if centre else z), eps)
 
 
-def _rank_of(singular: Tensor, eps: float) -> float:
-    total = singular.sum()
-    if total <= 0:
-        return 1.0
-    share = singular / total + eps
-    return float(torch.exp(-(share * share.log()).sum()))
+class StreamingRankMe(StreamingSpectrum):
+    """RankMe over embeddings that arrive in batches, and nothing else; see ``StreamingSpectrum``."""
 
-
-class StreamingRankMe:
-    """RankMe over embeddings that arrive in batches, with memory D² instead of N·D.
-
-    Agrees with ``rankme`` to about 1e-4: the square root of an eigenvalue is exact only down to 1e-8·σ_max.
-    """
-
-    def __init__(self, dimension: int, *, eps: float = 1e-7) -> None:
+    def __init__(self, dimension: int, *, eps: float = EPS) -> None:
+        super().__init__(dimension)
         self.eps = eps
-        self.n = 0
-        self.dropped = 0
-        self._gram = torch.zeros(dimension, dimension, dtype=torch.float64)
-
-    def update(self, z: Tensor) -> None:
-        """Add rows ``z`` (n, D)."""
-        z, dropped = finite_rows(z)
-        self.n += len(z)
-        self.dropped += dropped
-        self._gram += z.T @ z
 
     def compute(self) -> float:
         """RankMe of all rows so far."""
-        singular = torch.linalg.eigvalsh(self._gram).clamp_min(0).sqrt()
-        return _rank_of(singular.flip(0)[: max(self.n, 1)], self.eps)
+        return self.rankme(eps=self.eps)
 
 
 def alignment(z: Tensor, other: Tensor, *, alpha: float = 2.0) -> float:
     """Mean distance between positive pairs on the unit sphere, ``E‖z − z⁺‖^α``; 0 is perfect, lower is better.
 
     Args:
-        z: (N, D) embeddings of one view; rows are normalised here.
+        z: (N, D) embeddings of one view; rows are normalised here. Pairs that are not finite are left out.
         other: (N, D) embeddings of the other view of the same cases.
         alpha: exponent; 2 in the paper.
+
+    Returns:
+        0 to 2^α; NaN without a finite pair.
     """
-    a, b = _unit(z.detach().cpu().double()), _unit(other.detach().cpu().double())
-    return float((a - b).norm(dim=1).pow(alpha).mean())
+    a, b = z.detach().cpu().double(), other.detach().cpu().double()
+    keep = torch.isfinite(a).all(dim=1) & torch.isfinite(b).all(dim=1)
+    return float((unit_rows(a[keep]) - unit_rows(b[keep])).norm(dim=1).pow(alpha).mean())
 
 
 def uniformity(z: Tensor, *, t: float = 2.0) -> float:
@@ -117,17 +105,36 @@ def uniformity(z: Tensor, *, t: float = 2.0) -> float:
     About −2t for a uniform distribution in high dimension. Near-duplicates (several windows of one patient) raise it.
 
     Args:
-        z: (N ≥ 2, D); rows are normalised here.
+        z: (N, D); rows are normalised here.
         t: width of the Gaussian potential.
+
+    Returns:
+        NaN with fewer than two rows.
     """
-    z = _unit(finite_rows(z)[0])
-    squared = torch.pdist(z).pow(2)
-    return float(torch.logsumexp(-t * squared, 0) - math.log(len(squared)))
+    z = unit_rows(finite_rows(z)[0])
+    if len(z) < 2:
+        return math.nan
+    parts = torch.stack([torch.logsumexp(-t * d, 0) for d in _squared_distances(z)])
+    return float(torch.logsumexp(parts, 0) - math.log(len(z) * (len(z) - 1) / 2))
+
+
+def _squared_distances(z: Tensor) -> Iterator[Tensor]:
+    """Of every pair of rows once, a chunk of rows at a time; a matrix product instead of N²D differences."""
+    square = z.square().sum(1)
+    for start in range(0, len(z) - 1, _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        distances = square[rows, None] + square[None, start:] - 2 * z[rows] @ z[start:].T
+        pairs = torch.ones_like(distances, dtype=torch.bool).triu(1)
+        yield distances[pairs].clamp_min(0)
 
 
 def std_l2(z: Tensor) -> float:
-    """Unbiased standard deviation over rows of L2-normalised ``z``, averaged over dimensions; healthy is about 1/√D."""
-    return float(_unit(finite_rows(z)[0]).std(dim=0).mean())
+    """Unbiased standard deviation over rows of L2-normalised ``z``, averaged over dimensions; healthy is about 1/√D.
+
+    NaN with fewer than two rows.
+    """
+    z = unit_rows(finite_rows(z)[0])
+    return float(z.std(dim=0).mean()) if len(z) > 1 else math.nan
 
 
 def collapse_summary(z: Tensor) -> Mapping[str, float]:
@@ -136,23 +143,23 @@ def collapse_summary(z: Tensor) -> Mapping[str, float]:
     Returns:
         ``n``, ``dimension``, ``dropped`` rows, ``rankme``, ``rankme_centred``, ``std_l2``, ``uniformity``,
         ``top1_share`` (variance in the first principal direction), ``participation`` ((Σλ)²/Σλ²) and ``dead_dims``
-        (standard deviation below 1e-4 of the median one).
+        (standard deviation at most 1e-4 of the median one). Undefined ones are NaN.
     """
     finite, dropped = finite_rows(z)
-    variance = torch.linalg.svdvals(finite - finite.mean(0, keepdim=True)).pow(2)
-    total = float(variance.sum())
-    std = finite.std(dim=0)
+    singular = _singular(_centred(finite))
+    variance = singular.pow(2)
+    dead = count_dead(finite.std(dim=0)) if len(finite) > 1 else 0
     return {
         "n": float(len(finite)),
         "dimension": float(finite.shape[1]),
         "dropped": float(dropped),
         "rankme": rankme(finite),
-        "rankme_centred": rankme(finite, centre=True),
+        "rankme_centred": effective_rank(singular),
         "std_l2": std_l2(finite),
         "uniformity": uniformity(finite),
-        "top1_share": float(variance[0]) / total if total else 1.0,
-        "participation": total**2 / float(variance.pow(2).sum()) if total else 1.0,
-        "dead_dims": float((std <= 1e-4 * std.median()).sum()),
+        "top1_share": top_share(variance),
+        "participation": participation_ratio(variance),
+        "dead_dims": float(dead),
     }
 
 
@@ -160,30 +167,57 @@ def lidar(x: Tensor, *, delta: float = 1e-4, eps: float = 1e-8, standardise: boo
     """LiDAR: effective rank of the directions that tell cases apart from their own augmentations.
 
     Args:
-        x: (n, q, D), q augmented views of each of n cases; wants n > D and q ≥ 2.
+        x: (n, q, D), q augmented views of each of n cases; wants n > D and q ≥ 2 (``projected`` lowers D). Cases with a
+            view that is not finite are left out.
         delta: ridge on the within-case scatter.
         eps: added to every eigenvalue.
         standardise: divide by the root mean square of all entries first, since ``delta`` is not free of scale.
 
     Returns:
-        1 to min(n − 1, D); NaN when n < 2 or q < 2, where it is undefined.
+        1 to min(n − 1, D); NaN where it is undefined: n < 2, q < 2, or cases that do not differ.
     """
+    x = x.detach().cpu().double()
+    x = x[torch.isfinite(x).all(dim=2).all(dim=1)]
     n, q, d = x.shape
     if n < 2 or q < 2:
         return math.nan
-    x = x.detach().cpu().double()
     if standardise:
         x = x / x.pow(2).mean().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
     means = x.mean(1)
-    between = means - means.mean(0)
-    within = (x - means[:, None]).reshape(-1, d)
-    scatter_between = between.T @ between / (n - 1)
-    scatter_within = within.T @ within / (n * (q - 1)) + delta * torch.eye(d, dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(scatter_within)
+    between, within = means - means.mean(0), (x - means[:, None]).reshape(-1, d)
+    return lidar_of_scatters(
+        between.T @ between / (n - 1), within.T @ within / (n * (q - 1)), delta=delta, eps=eps
+    )  # fmt: skip
+
+
+def lidar_of_scatters(between: Tensor, within: Tensor, *, delta: float = 1e-4, eps: float = 1e-8) -> float:
+    """LiDAR (equation 2) of the scatter between cases and within cases, each (D, D).
+
+    Returns:
+        NaN where the cases differ by no more than ``eps`` in the whitened space: the value would be that of ``eps``.
+    """
+    d = len(within)
+    values, vectors = torch.linalg.eigh(within + delta * torch.eye(d, dtype=within.dtype))
     whiten = vectors @ torch.diag(values.rsqrt()) @ vectors.T
-    eigen = torch.linalg.eigvalsh(whiten @ scatter_between @ whiten).clamp_min(0) + eps
-    share = eigen / eigen.sum()
+    eigen = torch.linalg.eigvalsh(whiten @ between @ whiten).clamp_min(0)
+    if float(eigen.sum()) <= d * eps:
+        return math.nan
+    share = (eigen + eps) / (eigen + eps).sum()
     return float(torch.exp(-(share * share.log()).sum()))
+
+
+def projected(x: Tensor, dimension: int = 128, *, seed: int = 0) -> Tensor:
+    """``x`` (..., D) in a fixed random subspace of ``dimension`` directions (orthonormal); as it is when D is less.
+
+    LiDAR wants more cases than dimensions, and a random subspace keeps distances up to a common factor.
+    """
+    d = x.shape[-1]
+    x = x.detach().to("cpu", torch.float64)
+    if d <= dimension:
+        return x
+    drawn = torch.randn(d, dimension, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    basis: Tensor = torch.linalg.qr(drawn).Q
+    return x @ basis
 
 
 def alpha_req(z: Tensor, *, low: int = 4, high: int | None = None) -> tuple[float, float]:
@@ -192,23 +226,20 @@ def alpha_req(z: Tensor, *, low: int = 4, high: int | None = None) -> tuple[floa
     Args:
         z: (N, D) encoder features; centred here.
         low: first rank of the fit, 1-based inclusive. The paper fixes no range: print it beside the value.
-        high: last rank, inclusive; default min(100, D/2).
+        high: last rank, inclusive; default min(100, D/2). ``power_law_of`` also says which ranks were there.
 
     Returns:
         α (about 1 is claimed best, ≫ 1 collapsed, < 1 noisy) and R² of the fit; NaN when the range holds < 2 ranks.
     """
+    found = power_law_of(z, low=low, high=high)
+    return found.alpha, found.r2
+
+
+def power_law_of(z: Tensor, *, low: int = 4, high: int | None = None) -> PowerLaw:
+    """α-ReQ as ``alpha_req``, with the ranks that the fit used."""
     z, _ = finite_rows(z)
-    high = high if high is not None else min(100, z.shape[1] // 2)
-    eigen = torch.linalg.svdvals(z - z.mean(0)).pow(2) / len(z)
-    rank = torch.arange(1, len(eigen) + 1, dtype=torch.float64)
-    use = (rank >= low) & (rank <= high) & (eigen > 0)
-    if int(use.sum()) < 2:
-        return math.nan, math.nan
-    x, y, w = rank[use].log(), eigen[use].log(), 1 / rank[use]
-    x, y = x - (w * x).sum() / w.sum(), y - (w * y).sum() / w.sum()
-    slope = (w * x * y).sum() / (w * x * x).sum()
-    residual, total = (w * (y - slope * x) ** 2).sum(), (w * y * y).sum()
-    return float(-slope), float(1 - residual / total) if total > 0 else 1.0
+    eigen = _singular(_centred(z)).pow(2) / max(len(z), 1)
+    return power_law(eigen, low=low, high=high if high is not None else min(100, z.shape[1] // 2))
 
 
 def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
@@ -220,7 +251,8 @@ def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
         debiased: use the unbiased HSIC estimator; needed when N < 4·D, requires N > 3.
 
     Returns:
-        0 (unrelated) to 1 (equal up to rotation and scale); the debiased form can be slightly negative.
+        0 (unrelated) to 1 (equal up to rotation and scale); the debiased form can be slightly negative. NaN where one
+        of the sets has no variance.
     """
     x, y = x.detach().cpu().double(), y.detach().cpu().double()
     if debiased:
@@ -245,8 +277,25 @@ def relative_representation(z: Tensor, anchors: Tensor) -> Tensor:
 
     Anchors must be development patients, the same ones for every encoder compared.
     """
-    return _unit(z.detach().cpu().double()) @ _unit(anchors.detach().cpu().double()).T
+    cosines: Tensor = unit_rows(z.detach().cpu().double()) @ unit_rows(anchors.detach().cpu().double()).T
+    return cosines
 
 
-def _unit(z: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(z, dim=1)
+def _centred(z: Tensor) -> Tensor:
+    """Rows without their mean; exactly zero where what is left is rounding, as for identical rows."""
+    if not len(z):
+        return z
+    centred = z - z.mean(0, keepdim=True)
+    return centred if float(centred.square().sum()) > NOTHING * float(z.square().sum()) else torch.zeros_like(z)
+
+
+def _singular(z: Tensor) -> Tensor:
+    """Singular values of ``z`` (N, D), largest first: (min(N, D),)."""
+    if min(z.shape) == 0:
+        return torch.zeros(0, dtype=torch.float64)
+    if min(z.shape) > _SVD_LIMIT:
+        gram = z.T @ z if z.shape[0] >= z.shape[1] else z @ z.T
+        roots: Tensor = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(0)
+        return roots
+    values: Tensor = torch.linalg.svdvals(z)
+    return values

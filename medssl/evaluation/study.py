@@ -4,6 +4,7 @@ STUDY/cells/ENCODER/BUDGET/REPEAT/   one model each, see ``medssl.evaluation.cel
 STUDY/results.parquet                one row an (encoder, budget, repeat, fold, patient, metric, class)
 STUDY/summary.json                   estimates with intervals, paired comparisons, the verdict, and what it rests on
 STUDY/examples.npz                   a few test cases with the predictions of every arm, for the report
+STUDY/features/                      frozen features, once an arm
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medssl.encoders.base import Encoder
-from medssl.errors import TrainingError
+from medssl.errors import ConfigError, TrainingError
+from medssl.evaluation.agreement import rank_agreement
 from medssl.evaluation.cells import Cell, Outcome, RunCell, run_cells
 from medssl.evaluation.examples import write_examples
-from medssl.evaluation.planning import Plan, Protocol, make_plan
+from medssl.evaluation.planning import FLOOR, Plan, Protocol, make_plan
+from medssl.evaluation.representation_study import arm_measures, measure_table, run_representation
 from medssl.evaluation.results import COLUMNS, failed_rows, prediction_rows, segmentation_rows
 from medssl.evaluation.running import prepare_features, run_cell
 from medssl.evaluation.summary import summarise
 from medssl.evaluation.verdict import verdict
-from medssl.training.run import environment, locked, write_json
+from medssl.training.run import environment, locked, read_summary, write_json
 from medssl.training.settings import FinetuneSettings
 
 if TYPE_CHECKING:
@@ -66,7 +69,8 @@ def evaluate(
         out: folder of the study.
         budgets: labelled patients: numbers, fractions such as 0.1, or ``all``; smaller ones are part of larger ones.
         repeats: label draws, each with its own training seed; 5 or more give intervals over draws and patients.
-        protocol: train everything (finetune), or only a linear probe or nearest neighbours on frozen features.
+        protocol: train everything (finetune), or only a linear probe or nearest neighbours (knn) on frozen features; or
+            measure the encoders without labels (representation), for which there are no budgets and repeats.
         split: name of the split in COHORT/splits.
         settings: how every model is trained.
         architecture: of ``none`` arms; by default that of the first pre-trained encoder.
@@ -83,18 +87,49 @@ def evaluate(
         cohort=cohort, task=task, target=target, encoders=encoders, budgets=[str(b) for b in budgets], repeats=repeats,
         protocol=protocol, split=split, out=out, settings=settings, architecture=architecture,
     )  # fmt: skip
+    _refuse_other_kind(out, protocol)
     print(plan.describe(), flush=True)
     with locked(out):
-        prepare_features(plan)
-        summary = run_study(plan, run_cell, jobs=jobs, scheduler=scheduler, progress=settings.progress)
+        if protocol == "representation":
+            summary = run_representation(plan, run_cell, jobs=jobs, scheduler=scheduler, progress=settings.progress)
+            print(measure_table(summary), flush=True)
+        else:
+            prepare_features(plan)
+            summary = run_study(
+                plan, run_cell, jobs=jobs, scheduler=scheduler, progress=settings.progress,
+                representation=arm_measures(plan),
+            )  # fmt: skip
     print(f"{summary['verdict']}\nnext: medssl report {out}", flush=True)
     return summary
 
 
+def _refuse_other_kind(out: Path, protocol: Protocol) -> None:
+    """A study with labels and one without write files of the same names."""
+    known = read_summary(out).get("kind")
+    if known is not None and (known == "representation") != (protocol == "representation"):
+        raise ConfigError(f"'{out}' holds a study of another kind ({known}); give another --out")
+
+
 def run_study(
-    plan: Plan, run: RunCell, *, jobs: int = 1, scheduler: str | None = None, progress: bool = True
+    plan: Plan,
+    run: RunCell,
+    *,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    progress: bool = True,
+    representation: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Run the cells of a plan and write the study's files; returns ``summary.json``."""
+    """Run the cells of a plan and write the study's files.
+
+    Args:
+        plan: of the study.
+        run: what runs one cell.
+        jobs, scheduler, progress: see ``run_cells``.
+        representation: arm → its label-free measures; None leaves them out.
+
+    Returns:
+        What stands in ``summary.json``.
+    """
     outcomes = run_cells(plan.cells, run, jobs=jobs, scheduler=scheduler, progress=progress)
     failed = [(c, outcomes[c.folder]) for c in plan.cells if not outcomes[c.folder].finished]
     if len(failed) == len(plan.cells):
@@ -107,11 +142,22 @@ def run_study(
         "failed": [_failure(cell, outcome) for cell, outcome in failed],
         "seconds": float(sum(o.seconds for o in outcomes.values())),
     }  # fmt: skip
+    if representation is not None:
+        summary |= _beside(summary, representation, plan)
     summary["verdict"] = verdict(summary)
     summary["environment"] = environment([])
     write_examples(plan, predictions)
     write_json(plan.out / "summary.json", summary)
     return summary
+
+
+def _beside(summary: Mapping[str, Any], measures: Mapping[str, Mapping[str, Any]], plan: Plan) -> dict[str, Any]:
+    """The label-free measures, and whether RankMe ranks the pre-trained arms as their results do."""
+    pretrained = {a.name: a.about or {} for a in plan.arms if a.source not in ("none", "untrained", FLOOR)}
+    ranks = rank_agreement(
+        measures, summary["results"], metric=summary["metric"], budgets=list(plan.layout.budgets), about=pretrained
+    )
+    return {"representation": dict(measures), "rankme_agreement": ranks}
 
 
 def _failure(cell: Cell, outcome: Outcome) -> dict[str, Any]:

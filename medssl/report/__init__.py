@@ -38,6 +38,10 @@ def report(path: Path, out: Path | None = None) -> Path:
         from medssl.report.study_page import study_page
 
         page = study_page(path)
+    elif kind == "representation":
+        from medssl.report.representation import quality_page
+
+        page = quality_page(path)
     else:
         from medssl.report.run_page import run_page
 

@@ -44,7 +44,7 @@ def cohort_cards(summary: Entry) -> Html:
         "Data",
         cards(facts),
         _variation(Path(c["path"])),
-        table(head, draws, caption=caption, numeric=(1, 2, 3, 4)),
+        table(head, draws, caption=caption, numeric=(1, 2, 3, 4)) if draws else Html(""),
         id_="data",
     )
 

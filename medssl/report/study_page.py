@@ -17,6 +17,7 @@ from medssl.report.cards import cards, cohort_cards, provenance
 from medssl.report.charts import Series, confusion_chart, legend, line_chart, paired_chart
 from medssl.report.examples import example_section
 from medssl.report.html import Html, details, figure, page, section, table, tag
+from medssl.report.representation import rankme_section
 from medssl.report.training import training_section
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def study_page(folder: Path) -> Html:
         "All numbers": _numbers(study),
         "Patients": _patients(study),
         "Classes": _classes(study),
+        "RankMe beside the result": rankme_section(summary),
         "Examples": example_section(folder, summary),
         "Training": training_section(folder, summary),
         "Data": cohort_cards(summary),

@@ -38,7 +38,7 @@ def training_section(study: Path, summary: Mapping[str, Any]) -> Html:
 def run_curves(rows: Sequence[Mapping[str, float]]) -> Html:
     """Loss, RankMe and whatever else a run logged, one chart each."""
     names = list(dict.fromkeys(k for row in rows for k in row if k != "step"))
-    first = [n for n in ("loss", "validation", "rankme", "position_accuracy") if n in names]
+    first = [n for n in ("loss", "validation", "rankme", "quality_encoder_rankme", "position_accuracy") if n in names]
     rest = [n for n in names if n not in first]
     main = tag("div", *(curve(rows, n) for n in first), class_="grid")
     return Html(
@@ -56,6 +56,12 @@ _MEANING = {
     "below.",
     "position_chance": "What naming the likeliest cell would reach.",
     "pair_accuracy": "Share of views whose nearest other view is their own partner.",
+    "quality_encoder_rankme": "RankMe of the encoder's features of a fixed set of recordings without augmentation.",
+    "quality_encoder_rankme_centred": "The same without the features' mean, which hides directions after a ReLU.",
+    "quality_projector_rankme": "RankMe of the projector's output for the same recordings.",
+    "quality_alignment": "Squared distance of augmented views of a recording; compare with quality_strangers.",
+    "quality_strangers": "Squared distance of different recordings.",
+    "quality_lidar": "LiDAR: directions that tell recordings apart from their own augmentations.",
     "grad_norm": "Length of the gradient before clipping.",
     "data_wait": "Share of the time spent waiting for data.",
 }

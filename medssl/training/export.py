@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from medssl.encoders.base import Encoder, InputSpec, save_encoder
 
-__all__ = ["export_encoder", "patient_marks"]
+__all__ = ["export_encoder", "joined_marks", "patient_marks"]
 
 
 def export_encoder(encoder: Encoder, folder: Path, inputs: InputSpec, provenance: Mapping[str, Any]) -> None:
@@ -35,3 +36,19 @@ def patient_marks(fingerprint: str, patients: Iterable[str]) -> dict[str, str]:
     """
     key = hashlib.sha256(fingerprint.encode()).digest()
     return {p: hashlib.blake2b(p.encode(), key=key, digest_size=8).hexdigest() for p in patients}
+
+
+def joined_marks(marks: Mapping[str, Iterable[str]], runs: Iterable[Path]) -> dict[str, list[str]]:
+    """Marks of the patients that an encoder saw, together with those that the runs it was built on saw.
+
+    Args:
+        marks: of this run, by the fingerprint of the cohort.
+        runs: folders of finished runs.
+    """
+    joined = {fingerprint: set(own) for fingerprint, own in marks.items()}
+    for run in runs:
+        folder = run / "encoder" if (run / "encoder").is_dir() else run
+        provenance = json.loads((folder / "encoder.json").read_text(encoding="utf-8")).get("provenance", {})
+        for fingerprint, theirs in provenance.get("patients", {}).items():
+            joined.setdefault(fingerprint, set()).update(theirs)
+    return {fingerprint: sorted(both) for fingerprint, both in joined.items()}

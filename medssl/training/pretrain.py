@@ -15,6 +15,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 
 from medssl.cohort import Cohort, CohortInfo
@@ -25,11 +26,12 @@ from medssl.methods.base import Method
 from medssl.training.callbacks import Checkpoints, GradientGuard, PoliteStop
 from medssl.training.contract import settled_preparation
 from medssl.training.data import Draws, MethodSource
-from medssl.training.export import export_encoder, patient_marks
+from medssl.training.export import export_encoder, joined_marks, patient_marks
 from medssl.training.fitting import StepData, fit, make_trainer, to_channels_last
 from medssl.training.metrics_log import MetricsLog
 from medssl.training.monitor import CollapseMonitor
 from medssl.training.progress import FitProgress
+from medssl.training.quality import RepresentationMonitor
 from medssl.training.run import (
     environment,
     is_finished,
@@ -154,8 +156,9 @@ def initialise(method: Method, source: Path) -> None:
         raise CheckpointError(f"--init-from '{source}' has no weights; give a pre-training run or a checkpoint file")
     report = load_weights(method.encoder, file)
     print(f"initialised from {source}: {report}", file=sys.stderr)
+    left_behind = set(method.exported.modules())  # encoders of earlier stages among them, which keep their weights
     for module in method.modules():  # a teacher starts as a copy of its student
-        if module is not method.encoder and type(module) is type(method.encoder):
+        if module not in left_behind and type(module) is type(method.encoder):
             module.load_state_dict(method.encoder.state_dict())
 
 
@@ -186,10 +189,11 @@ class _Job:
         self.source = MethodSource(self.method, self.cohorts, rows)
         self.method.prepare(self.source, batch=settings.batch_size * _processes(settings))
         self.source.refresh(self.method)
-        self.marks = {
-            c.info.fingerprint: sorted(patient_marks(c.info.fingerprint, set(c.manifest["patient"].iloc[r])).values())
+        marks = {
+            c.info.fingerprint: patient_marks(c.info.fingerprint, set(c.manifest["patient"].iloc[r])).values()
             for c, r in zip(self.cohorts, rows, strict=True)
         }
+        self.marks = joined_marks(marks, self.method.built_on)
         self.draws = Draws(self.source, seed=settings.seed)
         info = self.cohorts[0].info
         self.inputs = InputSpec(
@@ -223,9 +227,9 @@ class _Job:
             self.method.encoder.compile()
         guard = GradientGuard(clip=settings.clip, max_bad_share=settings.max_bad_share)
         log = MetricsLog(out, every=settings.log_every, guard=guard)
-        monitor = CollapseMonitor(log, every=max(1, settings.monitor_every))
+        monitors = self.monitors(log)
         stop = PoliteStop()
-        callbacks = [guard, stop, log, *([monitor] if settings.monitor_every else [])]
+        callbacks: list[Callback] = [guard, stop, log, *monitors]
         if settings.progress:
             callbacks.append(FitProgress(log, what="pre-training", workers=settings.workers))
         callbacks.append(
@@ -243,7 +247,7 @@ class _Job:
         data = StepData(self.draws, batch_size=settings.batch_size, workers=settings.workers)
         with self.status() as summary:
             fit(trainer, self.method, data, checkpoint)
-            summary |= self.outcome(trainer, log, monitor, guard)
+            summary |= self.outcome(trainer, log, monitors, guard)
             summary["status"] = "stopped" if stop.exit_code else "finished"
         if stop.exit_code:
             print(f"stopped at step {summary['steps']}; continue with: medssl resume {out}", file=sys.stderr)
@@ -252,6 +256,21 @@ class _Job:
             print(f"{out}: {summary['steps']} steps, loss {log.latest.get('loss', float('nan')):.4g}; encoder exported")
         return summary
 
+    def monitors(self, log: MetricsLog) -> list[CollapseMonitor | RepresentationMonitor]:
+        """What watches over the embeddings; none where it is switched off."""
+        settings = self.settings
+        found: list[CollapseMonitor | RepresentationMonitor] = []
+        if settings.monitor_every:
+            found.append(CollapseMonitor(log, every=settings.monitor_every, fail=settings.fail_on_collapse))
+        if settings.quality_every and (settings.monitor_every or settings.quality_every != "auto"):
+            found.append(
+                RepresentationMonitor(
+                    log, self.source, every=settings.quality_every, at_least=settings.monitor_every or 1,
+                    rows=settings.quality_rows, batch=settings.batch_size, fail=settings.fail_on_collapse,
+                )
+            )  # fmt: skip
+        return found
+
     def export(self, step: int) -> None:
         """Write the encoder as it is at ``step``."""
         self.method.finish()
@@ -259,7 +278,7 @@ class _Job:
             "method": spec(self.method), "step": step, "seed": self.settings.seed,
             "cohorts": [c.info.fingerprint for c in self.cohorts], "patients": self.marks,
         }  # fmt: skip
-        export_encoder(self.method.encoder, self.out / "encoder", self.inputs, provenance)
+        export_encoder(self.method.exported, self.out / "encoder", self.inputs, provenance)
 
     @contextmanager
     def status(self) -> Iterator[dict[str, Any]]:
@@ -280,16 +299,23 @@ class _Job:
                 write_json(self.out / "summary.json", summary)
 
     def outcome(
-        self, trainer: lightning.Trainer, log: MetricsLog, monitor: CollapseMonitor, guard: GradientGuard
+        self,
+        trainer: lightning.Trainer,
+        log: MetricsLog,
+        monitors: Sequence[CollapseMonitor | RepresentationMonitor],
+        guard: GradientGuard,
     ) -> dict[str, Any]:
         """The numbers of the run."""
+        ranks = [m.history[-1] for m in monitors if isinstance(m, CollapseMonitor) and m.history]
+        looks = [m.facts() for m in monitors if isinstance(m, RepresentationMonitor)]
         return {
             "method": type(self.method).__name__,
             "encoder": type(self.method.encoder).__name__,
             "steps": trainer.global_step,
             "metrics": dict(log.latest),
-            "rankme": monitor.history[-1] if monitor.history else None,
-            "alarms": list(monitor.alarms),
+            "rankme": ranks[0] if ranks else None,
+            "quality": looks[0] if looks else None,
+            "alarms": [a for m in monitors for a in m.alarms],
             "skipped_steps": guard.skipped,
             "n_recordings": len(self.source.places),
             "n_patients": int(self.source.manifest["patient"].nunique()),

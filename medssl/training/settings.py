@@ -43,6 +43,10 @@ class TrainSettings:
         checkpoint_every: steps between two checkpoints (and exported encoders).
         keep_every: also keep a checkpoint for good every so many steps; 0 keeps only the last.
         monitor_every: steps between two checks for collapse (RankMe); 0 switches them off.
+        quality_every: steps between two looks at encoder and projector on a fixed set of recordings (RankMe, LiDAR,
+            alignment and more); ``auto`` keeps their cost near 2 % of the training, 0 switches them off.
+        quality_rows: recordings of that set, at most.
+        fail_on_collapse: end the run when three looks in a row find the embeddings collapsed.
         loggers: ``csv`` (RUN/metrics.csv) is always written; the others are added to it.
         progress: show progress.
         max_bad_share: stop when more than this share of the last 100 steps had a non-finite gradient.
@@ -67,6 +71,9 @@ class TrainSettings:
     checkpoint_every: int = 200
     keep_every: int = 0
     monitor_every: int = 100
+    quality_every: int | Literal["auto"] = "auto"
+    quality_rows: int = 256
+    fail_on_collapse: bool = False
     loggers: tuple[Logger, ...] = ("csv",)
     progress: bool = True
     max_bad_share: float = 0.2
@@ -74,6 +81,10 @@ class TrainSettings:
     def __post_init__(self) -> None:
         _positive(self, "max_steps", "batch_size", "accumulate", "num_nodes", "log_every", "checkpoint_every")
         _not_negative(self, "workers", "clip", "keep_every", "monitor_every", "seed")
+        if self.quality_every != "auto":
+            _not_negative(self, "quality_every")
+        if self.quality_rows < 8:
+            raise ConfigError(f"quality_rows must be at least 8 to speak of directions, not {self.quality_rows}")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from medssl.evaluation import representation as rq
+from medssl.evaluation.spectrum import count_dead
 
 
 @pytest.fixture
@@ -88,3 +89,94 @@ def test_debiased_cka_does_not_call_noise_similar() -> None:
     assert rq.linear_cka(x, y) > 0.5
     assert abs(rq.linear_cka(x, y, debiased=True)) < 0.15
     assert rq.linear_cka(x, x, debiased=True) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n", [2, 5, 40])
+@pytest.mark.parametrize("t", [1.0, 2.0])
+def test_uniformity_equals_the_mean_over_pairs(n: int, t: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rq, "_CHUNK", 7)  # several chunks, the last one short
+    z = torch.randn(n, 5, generator=torch.Generator().manual_seed(0)).double()
+    unit = [row / row.norm() for row in z]
+    pairs = [float(torch.exp(-t * (unit[i] - unit[j]).square().sum())) for j in range(n) for i in range(j)]
+    assert rq.uniformity(z, t=t) == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-12)
+
+
+def test_uniformity_of_near_copies_is_not_lost_in_rounding() -> None:
+    z = torch.ones(50, 8).double() + 1e-9 * torch.randn(50, 8, generator=torch.Generator().manual_seed(0)).double()
+    assert rq.uniformity(z) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(30, 5), (5, 30)], ids=["tall", "wide"])
+def test_large_sets_take_the_smaller_gram_matrix(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    z = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).double()
+    exact = (rq.rankme(z), rq.rankme(z, centre=True), rq.collapse_summary(z), rq.power_law_of(z, low=1))
+    monkeypatch.setattr(rq, "_SVD_LIMIT", 3)
+    seen: list[int] = []
+    real = torch.linalg.eigvalsh
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda m: (seen.append(len(m)), real(m))[1])
+    assert rq.rankme(z) == pytest.approx(exact[0], rel=1e-6)
+    assert rq.rankme(z, centre=True) == pytest.approx(exact[1], rel=1e-5)
+    assert rq.collapse_summary(z) == pytest.approx(exact[2], rel=1e-5)
+    assert rq.power_law_of(z, low=1) == pytest.approx(exact[3], rel=1e-6)
+    assert set(seen) == {5}
+
+
+@pytest.mark.parametrize(
+    "z", [torch.full((9, 4), 0.1), torch.zeros(9, 4), torch.ones(1, 4), torch.full((3, 4), math.nan)],
+    ids=["identical", "zero", "one", "no finite row"],
+)  # fmt: skip
+def test_sets_without_variance_have_one_direction(z: torch.Tensor) -> None:
+    """What centring leaves of identical rows is rounding, which has directions of its own."""
+    found = rq.collapse_summary(z)
+    assert found["rankme"] == pytest.approx(1, abs=1e-4)
+    assert (found["rankme_centred"], found["top1_share"], found["participation"]) == (1, 1, 1)
+    assert math.isnan(rq.alpha_req(z)[0]) and math.isnan(rq.lidar(z[:, None].expand(-1, 3, -1)))
+    assert math.isnan(found["uniformity"]) == math.isnan(found["std_l2"]) == (found["n"] < 2)
+
+
+def test_lidar_of_collapsed_cases_is_undefined_not_full_rank() -> None:
+    """Equal eigenvalues of nothing but eps would otherwise count as D directions."""
+    noise = 1e-7 * torch.randn(30, 3, 6, generator=torch.Generator().manual_seed(0)).double()
+    assert math.isnan(rq.lidar(1 + noise))
+
+
+def test_lidar_leaves_out_cases_that_are_not_finite() -> None:
+    x = torch.randn(30, 3, 6, generator=torch.Generator().manual_seed(0)).double()
+    spoiled = x.clone()
+    spoiled[4, 1, 2] = math.nan
+    assert rq.lidar(spoiled) == pytest.approx(rq.lidar(torch.cat([x[:4], x[5:]])))
+
+
+def test_alignment_leaves_out_pairs_that_are_not_finite(healthy: torch.Tensor) -> None:
+    other = healthy + 0.1
+    spoiled = other.clone()
+    spoiled[7] = math.inf
+    keep = [i for i in range(400) if i != 7]
+    assert rq.alignment(healthy, spoiled) == pytest.approx(rq.alignment(healthy[keep], other[keep]))
+
+
+def test_alpha_req_does_not_fit_ranks_that_are_not_there() -> None:
+    """Thirty recordings of 256 dimensions have 29 eigenvalues; up to rank 100 there is nothing but rounding."""
+    g = torch.Generator().manual_seed(0)
+    z = (torch.randn(30, 256, generator=g) * torch.arange(1, 257).pow(-0.5)).float()
+    found = rq.power_law_of(z)
+    assert (found.low, found.high) == (4, 29)
+    assert 0 < found.alpha < 3 and found.r2 > 0.8
+
+
+def test_projection_keeps_distances_and_never_changes() -> None:
+    x = torch.randn(40, 3, 600, generator=torch.Generator().manual_seed(0)).double()
+    y = rq.projected(x, 128)
+    assert y.shape == (40, 3, 128) and torch.equal(y, rq.projected(x, 128))
+    ratio = torch.pdist(y[:, 0]) / torch.pdist(x[:, 0])
+    assert float(ratio.std() / ratio.mean()) < 0.1
+    assert torch.equal(rq.projected(x, 700), x)
+
+
+def test_dead_dimensions_of_nothing_alive_are_all() -> None:
+    assert count_dead(torch.zeros(5)) == 5
+    assert count_dead(torch.tensor([1.0, 2.0, 1e-5])) == 1
+
+
+def test_cka_of_a_constant_set_is_undefined(healthy: torch.Tensor) -> None:
+    assert math.isnan(rq.linear_cka(healthy, torch.ones(400, 3)))

@@ -50,7 +50,8 @@ def make_plan(
         "budgets": [{"asked": b, "n_patients": n, "draws": []} for b, n in budgets.items()],
         "encoders": {a: {"source": a} for a in arms}, "architecture": None, "settings": {"max_steps": 10}, "notes": [],
     }  # fmt: skip
-    return Plan(tuple(cells), tuple(Arm(a, a) for a in arms), layout, facts, PATIENTS, out)
+    contenders = tuple(Arm(a, "none" if a == "scratch" else a) for a in arms)
+    return Plan(tuple(cells), contenders, layout, facts, PATIENTS, out)
 
 
 def run(cell: Cell) -> None:

@@ -11,6 +11,8 @@ import torch
 
 from medssl.evaluation import neighbours as nn
 from medssl.evaluation import representation as rq
+from medssl.evaluation.spectrum import StreamingSpectrum
+from medssl.evaluation.streaming import StreamingAlignment, StreamingLidar, StreamingUniformity
 
 Golden = Mapping[str, np.ndarray]
 
@@ -95,3 +97,31 @@ def test_cka_and_spread(vectors: Golden) -> None:
     assert rq.linear_cka(z, z2) == pytest.approx(float(vectors["cka_Z_Z2"]), rel=1e-10)
     assert rq.linear_cka(z, z @ tensor(vectors["rotation"])) == pytest.approx(1.0)
     assert rq.std_l2(z) == pytest.approx(float(vectors["std_l2"]), rel=1e-10)
+
+
+def test_streaming_spectrum(vectors: Golden) -> None:
+    stream = StreamingSpectrum(vectors["Z"].shape[1])
+    for part in tensor(vectors["Z"]).split(7):
+        stream.update(part)
+    # the root of an eigenvalue of the Gram matrix is exact down to 1e-8 of the largest singular value only
+    assert stream.rankme() == pytest.approx(float(vectors["rankme"]), rel=1e-6)
+    assert stream.rankme(eps=1e-5) == pytest.approx(float(vectors["rankme_eps1e-5"]), rel=1e-6)
+    assert stream.rankme(centre=True) == pytest.approx(float(vectors["rankme_centered"]), rel=1e-6)
+    assert stream.summary()["std_l2"] == pytest.approx(float(vectors["std_l2"]), rel=1e-10)
+    for key in (k for k in vectors if k.startswith("alphareq_")):
+        low, high = map(int, key.split("_")[1:])
+        assert stream.power_law(low=low, high=high).alpha == pytest.approx(float(vectors[key]), rel=1e-9), key
+
+
+def test_streaming_lidar_alignment_and_uniformity(vectors: Golden) -> None:
+    x, z, z2 = (tensor(vectors[k]) for k in ("lidar_X", "Z", "Z2"))
+    lidar = StreamingLidar(x.shape[2], standardise=False)
+    for part in x.split(3):
+        lidar.update(part)
+    assert lidar.compute() == pytest.approx(float(vectors["lidar_eq"]), rel=1e-9)
+    for key in (k for k in vectors if re.match(r"(align_a|uniform_t)", k)):
+        value = float(key[-1])
+        stream = StreamingAlignment(alpha=value) if key.startswith("align") else StreamingUniformity(t=value)
+        for a, b in zip(z.split(9), z2.split(9), strict=True):
+            stream.update(torch.stack([a, b], dim=1) if isinstance(stream, StreamingAlignment) else a)
+        assert stream.compute() == pytest.approx(float(vectors[key]), rel=1e-10), key

@@ -53,11 +53,18 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
+MEASURES = {
+    arm: {"rankme": rank, "rankme_sd": 0.25, "rankme_centred": rank / 2, "dimension": 64, "n_recordings": 36,
+          "n_patients": 36}
+    for arm, rank in (("scratch", 4.0), ("voco", 21.5))
+}  # fmt: skip
+
+
 @pytest.fixture(params=[MASKS, BEATS, AGE], ids=["segmentation", "classification", "regression"])
 def study(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     info: TaskInfo = request.param
     arms = ("scratch", "voco") if info is MASKS else ("scratch", "voco", "floor")
-    run_study(make_plan(tmp_path, info, arms=arms), run, progress=False)
+    run_study(make_plan(tmp_path, info, arms=arms), run, progress=False, representation=MEASURES)
     if info is BEATS:
         _add_strip(tmp_path)
     return tmp_path
@@ -140,6 +147,86 @@ def test_wrong_answers_are_marked_in_strips(tmp_path: Path) -> None:
     _add_strip(tmp_path)
     page = Page(report(tmp_path).read_text(encoding="utf-8"))
     assert page.words.count("V✗") == 6, "one wrong beat for each arm and budget"
+
+
+def test_rankme_stands_beside_the_result(study: Path) -> None:
+    page = Page(report(study).read_text(encoding="utf-8"))
+    assert "21.5 ± 0.25" in page.words and "4 ± 0.25" in page.words
+    assert "36 recordings (36 development patients" in page.words
+    assert "With 1 pre-trained encoder there is no order that RankMe could get right or wrong" in page.words
+    assert "compares only encoders of the same method, architecture and width" in page.words
+
+
+def test_an_older_study_without_measures_has_its_page(tmp_path: Path) -> None:
+    run_study(make_plan(tmp_path), run, progress=False)
+    page = Page(report(tmp_path).read_text(encoding="utf-8"))
+    assert "RankMe" not in page.words
+
+
+@pytest.mark.parametrize(
+    ("taus", "comparable", "said"),
+    [
+        ((1.0, 1.0), True, "exactly as their results do, at every budget. With so few encoders"),
+        ((1.0, 0.6), True, "roughly as their results do, not exactly"),
+        ((-1.0, -0.5), True, "the wrong way round: do not choose by it here"),
+        ((0.8, -0.2), True, "does not rank the pre-trained encoders as their results do"),
+        ((1.0, 1.0), False, "These differ, so its order means little"),
+    ],
+)
+def test_the_page_says_whether_rankme_ranks_them_right(
+    tmp_path: Path, taus: tuple[float, float], comparable: bool, said: str
+) -> None:
+    run_study(make_plan(tmp_path), run, progress=False, representation=MEASURES)
+    file = tmp_path / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["rankme_agreement"] = {
+        b: {"tau": t, "p": 0.33, "n_arms": 3, "comparable": comparable} for b, t in zip(("2", "all"), taus, strict=True)
+    }
+    file.write_text(json.dumps(summary))
+    page = Page(report(tmp_path).read_text(encoding="utf-8"))
+    assert said in page.words and f"{taus[0]:+.2f} (p = 0.33)" in page.words
+
+
+def test_an_arm_that_could_not_be_measured_is_said(tmp_path: Path) -> None:
+    run_study(make_plan(tmp_path), run, progress=False, representation={**MEASURES, "voco": {"error": "no memory"}})
+    page = Page(report(tmp_path).read_text(encoding="utf-8"))
+    assert "voco: not measured: no memory" in page.words
+
+
+def measured(rank: float, **more: object) -> dict[str, object]:
+    return {
+        "n_recordings": 36, "n_patients": 30, "dimension": 64, "windows": 8, "dropped": 0, "rankme": rank,
+        "rankme_sd": 0.5, "rankme_centred": 9.0, "participation": 5.0, "top1_share": 0.4, "std_l2": 0.1,
+        "uniformity": -2.0, "dead_dims": 3, "alpha_req": 1.2, "alpha_ranks": [4, 32], "alpha_r2": 0.97, "views": 8,
+        "viewed_recordings": 36, "alignment": 0.7, "lidar": 6.0, "lidar_dimension": 18, "lidar_reason": "",
+        "knn": {"k": 18, "temperature": 0.07, "n_items": 36, "n_patients": 30, "metrics": {"macro_f1": 0.61}}, **more,
+    }  # fmt: skip
+
+
+def test_a_study_of_representation_quality_has_a_page(tmp_path: Path) -> None:
+    summary = {
+        **make_plan(tmp_path, BEATS).facts, "kind": "representation", "protocol": "representation", "budgets": [],
+        "verdict": "Measured <without> labels.", "failed": [{"encoder": "old", "error": "too <small>"}],
+        "representation": {
+            "untrained": measured(3.0, alpha_req=None, lidar=None, lidar_reason="the recordings do not differ"),
+            "voco": measured(12.5),
+        },
+        "agreement": {
+            "n_recordings": 36, "n_anchors": 9, "k": 10,
+            "pairs": [{"encoders": ["untrained", "voco"], "relative": 0.6, "relative_floor": 0.1, "jaccard": 0.4,
+                       "jaccard_floor": 0.15, "cka": 0.55}],
+            "cka": {"encoders": ["untrained", "voco"], "matrix": [[1, 0.55], [0.55, 1]], "debiased": True},
+        },
+    }  # fmt: skip
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    text = report(tmp_path).read_text(encoding="utf-8")
+    page = Page(text)
+    for said in ("12.5 ± 0.5", "1.20 (4–32, 0.97)", "– (the recordings do not differ)", "6 (18)", "0.610",
+                 "0.6 (0.1)", "0.4 (0.15)", "debiased", "too <small>", "noise has the highest of all"):  # fmt: skip
+        assert said in page.words, said
+    assert "<small>" not in text and all(h.get("scope") for h in page.all("th"))
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids)) and all((a["href"] or "#")[1:] in ids for a in page.all("a"))
 
 
 def test_a_fine_tuning_run_has_a_page(tmp_path: Path) -> None:
