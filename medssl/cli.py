@@ -197,7 +197,8 @@ def _fit_channels(namespace: Namespace) -> None:
 
     channels = len(CohortInfo.read(Path(str(cohorts[0])) / "cohort.json").channels)
     for arguments in _encoder_arguments(namespace):
-        arguments["in_channels"] = channels
+        if "in_channels" in arguments:  # not one that is made of other encoders
+            arguments["in_channels"] = channels
 
 
 def _encoder_arguments(node: Any) -> Iterator[Any]:
@@ -208,7 +209,7 @@ def _encoder_arguments(node: Any) -> Iterator[Any]:
     arguments = items.get("init_args")
     if str(items.get("class_path", "")).startswith("medssl.encoders.") and arguments is not None:
         yield arguments
-    for value in items.values():
+    for value in [*items.values(), *(node if isinstance(node, list | tuple) else ())]:
         yield from _encoder_arguments(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import lightning
@@ -82,6 +83,16 @@ class Method(lightning.LightningModule, Configurable, ABC):
     @abstractmethod
     def input_size(self) -> tuple[int, ...]:
         """Crop or window that the encoder sees."""
+
+    @property
+    def exported(self) -> Encoder:
+        """The encoder that a run leaves behind. Default: the one that is trained."""
+        return self.encoder
+
+    @property
+    def built_on(self) -> tuple[Path, ...]:
+        """Runs whose weights are part of ``exported``, so that it has seen their patients too. Default: none."""
+        return ()
 
     def check(self, info: CohortInfo) -> None:
         """Refuse, before the first step, a cohort this method cannot train on.

@@ -66,10 +66,10 @@ class KeyQueue(nn.Module):
         """
         size = len(self.keys)
         joined = gather_views(keys.detach().unsqueeze(0)).views[0][-size:].to(self.keys.dtype)
-        places = (int(self.place) + torch.arange(len(joined), device=joined.device)) % size
+        places = (self.place + torch.arange(len(joined), device=joined.device)) % size
         self.keys[places] = joined
         for values, known in ((group, self.group), (labels, self.label)):
             everywhere = gather_integers(values)
             known[places] = NOBODY if everywhere is None else everywhere[-size:]
-        self.place.fill_((int(self.place) + len(joined)) % size)
-        self.filled.fill_(min(size, int(self.filled) + len(joined)))
+        self.place.copy_((self.place + len(joined)) % size)
+        self.filled.copy_((self.filled + len(joined)).clamp_max(size))

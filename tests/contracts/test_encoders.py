@@ -37,7 +37,7 @@ everywhere = pytest.mark.parametrize("name", sorted(ENCODERS))
 def make(name: str, seed: int = 0) -> Encoder:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return ENCODERS[name](**EXAMPLES[name].arguments)
+        return build({"class_path": name, "init_args": EXAMPLES[name].arguments}, Encoder)  # type: ignore[type-abstract]
 
 
 def batch(name: str, size: int = 2, seed: int = 0) -> Tensor:

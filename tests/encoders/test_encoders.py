@@ -18,7 +18,10 @@ from medssl.errors import CheckpointError, ConfigError
 
 
 class Example(NamedTuple):
-    """Small arguments, an input (C, *size) that fits them, and another size that fits too (None: the size is fixed)."""
+    """Small arguments, an input (C, *size) that fits them, and another size that fits too (None: the size is fixed).
+
+    Encoders among the arguments are specifications, as in a config, so that every test has its own.
+    """
 
     arguments: dict[str, Any]
     shape: tuple[int, ...]
@@ -26,7 +29,22 @@ class Example(NamedTuple):
 
 
 EXAMPLES = {
+    "Concatenated": Example(
+        {
+            "encoders": [
+                {"class_path": "ResNet1d", "init_args": {"in_channels": 2, "widths": (4, 8)}},
+                {"class_path": "TS2Vec", "init_args": {"in_channels": 2, "width": 8, "out_dim": 12, "depth": 3}},
+            ]
+        },
+        (2, 48),
+        (51,),
+    ),
     "InceptionTime": Example({"in_channels": 2, "width": 4, "depth": 3, "kernel": 9}, (2, 40), (33,)),
+    "PositionFree": Example(
+        {"encoder": {"class_path": "ResNet1d", "init_args": {"in_channels": 2, "widths": (8, 16)}}, "rounds": 2},
+        (2, 48),
+        (51,),
+    ),
     "ResEnc": Example({"in_channels": 2, "size": "tiny"}, (2, 16, 16, 16), (16, 24, 16)),
     "ResNet1d": Example({"in_channels": 2, "widths": (8, 16)}, (2, 48), (51,)),
     "SwinUNETREncoder": Example({"feature_size": 12, "window": 3}, (1, 32, 32, 64), (64, 32, 32)),
@@ -51,8 +69,9 @@ def example(request: pytest.FixtureRequest) -> Example:
 @pytest.fixture
 def encoder(request: pytest.FixtureRequest, example: Example) -> Encoder:
     name = request.node.callspec.params["example"]
+    discover("medssl.encoders", Encoder)
     torch.manual_seed(0)
-    return discover("medssl.encoders", Encoder)[name](**example.arguments)
+    return build({"class_path": name, "init_args": example.arguments}, Encoder)
 
 
 def expected_size(size: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
