@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -241,9 +240,8 @@ def _label(reader: Reader, name: str, *, continuous: bool) -> np.ndarray[Any, An
         if isinstance(value, str):
             raise CohortError(f"recording {reader.recording} has '{name}' = '{value}', which is no number")
         return np.array(value, dtype=np.float32)
-    if isinstance(value, float) and not math.isclose(value, round(value)):
-        return np.array(value, dtype=np.float32)
-    return np.array(_integer(str(int(value)) if isinstance(value, float) else str(value)), dtype=np.int64)
+    whole = isinstance(value, float) and value.is_integer()  # a column with gaps holds 1 as 1.0
+    return np.array(_integer(str(int(value)) if whole else str(value)), dtype=np.int64)
 
 
 def _integer(name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,11 @@ from medssl.configurable import build, discover, spec
 from medssl.views.base import Views
 
 families = pytest.mark.parametrize("name", sorted(VIEWS))
+INTENSITIES = {
+    "VolumeViews": ("blur", "coarse", "noise", "brightness", "contrast", "gamma"),
+    "SignalViews": ("band_stop", "scale", "gain", "polarity", "wander", "jitter", "mask", "drop_channel"),
+}
+"""Probabilities of what changes values but no places."""
 
 
 def sample(name: str, *seed: int) -> dict[str, Any]:
@@ -53,6 +59,26 @@ def test_same_seed_same_views_and_other_seed_other_views(name: str) -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
     np.testing.assert_array_equal(sample(name, 4, 9)["x"], sample(name, 4, 9)["x"])
     assert (sample(name, 4, 9)["x"] != sample(name, 4, 10)["x"]).any()
+
+
+@families
+def test_aligned_views_are_the_views_and_the_same_places_without_intensities(name: str) -> None:
+    views, drawn = VIEWS[name][0](), batch(name)
+    augmented, clean = views.aligned(drawn, torch.Generator().manual_seed(1))
+    assert torch.equal(augmented, views(drawn, torch.Generator().manual_seed(1)))
+    assert clean.shape == augmented.shape and clean.dtype == torch.float32 and not torch.equal(clean, augmented)
+    assert torch.equal(views.aligned(drawn, torch.Generator().manual_seed(1))[1], clean)
+    assert not torch.equal(views.aligned(drawn, torch.Generator().manual_seed(2))[1], clean)
+
+
+@families
+def test_without_changes_of_intensity_both_aligned_views_are_equal(name: str) -> None:
+    make, _ = VIEWS[name]
+    views: Any = make()
+    views.augmentation = replace(views.augmentation, **dict.fromkeys(INTENSITIES[name], 0.0))
+    augmented, clean = views.aligned(batch(name), torch.Generator().manual_seed(1))
+    assert torch.equal(augmented, clean)
+    assert not torch.equal(clean, views.aligned(batch(name), torch.Generator().manual_seed(2))[1])
 
 
 @families
