@@ -1,142 +1,241 @@
-"""How fast are the objectives beside loops as published code writes them? Prints a Markdown table; asserts nothing.
+"""How exact, how fast and how small are the objectives, beside loops and beside lightly? Prints a Markdown table.
 
-Run ``python benchmarks/objectives.py`` (about half a minute) or with ``--quick`` (a few seconds). Each pair is timed
-forward and backward in turns, so that a busy machine slows both alike; the ratio is the median of the paired ratios,
-with the 10th and 90th percentile. Values and gradients of each pair are compared before timing.
+Run ``python benchmarks/objectives.py`` (about ten minutes) or with ``--quick`` (under a minute). Every objective that
+the package has is run forward and backward with its default settings, on one thread and on a GPU where there is one,
+and compared with a transcription of its equations that goes anchor by anchor or pair of views by pair of views; and
+with the loss of the package ``lightly``, where that is installed (``pip install lightly``) and has one. Nothing is
+asserted.
+
+* parity: largest difference from the loops in float64 at N=12, D=16 and three views: of the value, relative to it where
+  it is above 1; of the gradients by views and by trained weights, and of what is remembered, relative to the largest
+  entry.
+* times: medians, in brackets the 10th and 90th percentile. Ours and theirs run in turns, so that a busy machine slows
+  both alike; a ratio is the median of the paired ratios. Loops run at a smaller N, and so does ours beside them.
+* MiB: most that the tensors of one step, forward and backward, take at once beyond inputs and weights, as the allocator
+  counts them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
+import os
 import statistics
+import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler, which counts memory, talks much
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-
-from medssl.objectives.contrastive import info_nce
-from medssl.objectives.voco import overlap_labels, position_similarity, prediction_v1, regularisation
 
 __all__ = ["main"]
 
-Loss = Callable[[Tensor], Tensor]
+Loss = Callable[[], Any]
+MIB = 2**20
 
 
-def regularisation_by_loops(q: Tensor) -> Tensor:
-    """Volume after volume, pair after pair."""
-    losses = []
-    for volume in q:
-        total, n = torch.zeros((), device=q.device), len(volume)
-        for i in range(n - 1):
-            for j in range(i + 1, n):
-                cosine = functional.cosine_similarity(volume[i], volume[j].detach(), dim=0)
-                total = total + functional.relu(cosine) ** 2
-        losses.append(2 / (n * (n - 1)) * total)
-    return torch.stack(losses).mean()
+def sibling(name: str) -> ModuleType:
+    """A module beside this one, whose folder is on the path of scripts but not of ``medssl bench``."""
+    folder = str(Path(__file__).resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return importlib.import_module(name)
 
 
-def prediction_by_loops(x: Tensor, q: Tensor, labels: Tensor) -> Tensor:
-    """Volume after volume, crop after crop."""
-    losses = []
-    for crops, bases, overlaps in zip(x, q, labels, strict=True):
-        similarity = torch.stack([functional.relu(functional.cosine_similarity(c[None], bases)) for c in crops])
-        cost = -torch.log(1 - (overlaps - similarity).abs() + 1e-6)
-        negative = overlaps == 0
-        losses.append(
-            (overlaps * cost).sum() / (overlaps.sum() + 1e-6)
-            + (negative * similarity**2).sum() / (negative.sum() + 1e-6)
-        )
-    return torch.stack(losses).mean()
+def losses_of_lightly() -> ModuleType | None:
+    """None where the package is not installed."""
+    try:
+        return importlib.import_module("lightly.loss")
+    except ImportError:
+        return None
 
 
-def info_nce_by_loops(views: Tensor, temperature: float) -> Tensor:
-    """Anchor after anchor, pair of views after pair of views."""
-    z = functional.normalize(views, dim=-1)
-    k, n, _ = z.shape
-    losses = []
-    for a in range(k):
-        for b in range(a + 1, k):
-            both = torch.cat([z[a], z[b]])
-            for i in range(2 * n):
-                logits = both @ both[i] / temperature
-                others = torch.cat([logits[:i], logits[i + 1 :]])
-                losses.append(others.logsumexp(0) - logits[(i + n) % (2 * n)])
-    return torch.stack(losses).mean()
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        part: of the N of the table.
+        repeats: of a timing, at least and at most.
+        seconds: after which a timing is not repeated, once there are enough.
+    """
+
+    part: int
+    repeats: tuple[int, int]
+    seconds: float
 
 
-def pairs(device: torch.device, quick: bool) -> list[tuple[str, Loss, Loss, Tensor]]:
-    """Name, ours, loops, input."""
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(device)
-
-    starts = torch.randint(0, 3 * 96, (2, 2, 3), generator=torch.Generator().manual_seed(1))
-    labels = overlap_labels(starts * torch.tensor([0, 1, 1]), (96, 96, 96), (1, 4, 4)).to(device)
-
-    def ours(rows: Tensor) -> Tensor:
-        pos, neg = prediction_v1(position_similarity(rows[:, :2], rows[:, 2:]), labels)
-        return (pos + neg).mean()
-
-    listed: list[tuple[str, Loss, Loss, Tensor]] = [
-        (
-            "VoCo regularisation, B=2, n=16, D=2048",
-            lambda q: regularisation(q).mean(),
-            regularisation_by_loops,
-            random(2, 16, 2048),
-        ),
-        (
-            "VoCo prediction, B=2, sw=2, n=16, D=2048",
-            ours,
-            lambda r: prediction_by_loops(r[:, :2], r[:, 2:], labels),
-            random(2, 18, 2048),
-        ),
-    ]
-    for k, n in [(2, 64), (4, 32)] if quick else [(2, 64), (2, 256), (4, 64)]:
-        listed.append(
-            (
-                f"InfoNCE, V={k}, N={n}, D=128",
-                lambda v: info_nce(v, temperature=0.2),
-                lambda v: info_nce_by_loops(v, 0.2),
-                random(k, n, 128),
-            )
-        )
-    return listed
+FULL, QUICK = Plan(1, (3, 15), 3.0), Plan(8, (2, 5), 0.1)
 
 
-def step(loss: Loss, x: Tensor) -> tuple[float, Tensor, Tensor]:
-    """Seconds of one forward and backward pass, the value and the gradient."""
-    x = x.detach().requires_grad_()
-    start = time.perf_counter()
-    value = loss(x)
-    value.backward()
-    if x.is_cuda:
+def gradients(loss: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """By every leaf; 0 where the loss does not depend on it."""
+    found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+
+
+def parity(subject: Any, other: Loss) -> float:
+    """Largest difference of ours from another loss, see above."""
+    found = other()  # first: ours changes what is remembered
+    wanted, memory = found if isinstance(found, tuple) else (found, {})
+    pairs = [(gradients(wanted, subject.leaves), gradients(value := subject.ours(), subject.leaves))]
+    pairs += [([expected], [subject.memory()[name]]) for name, expected in memory.items()]
+    apart = [float((value - wanted).detach().abs() / wanted.detach().abs().clamp_min(1))]
+    for expected, got in pairs:
+        # weights without influence (a bias before a normalisation) have gradients of rounding alone
+        least = 1e-3 * max(e.abs().nan_to_num(0, 0, 0).max() for e in expected)
+        for e, g in zip(expected, got, strict=True):
+            difference = torch.where(e == g, 0.0, e - g).abs().max()  # equal infinities: never seen
+            apart.append(float(difference / e.abs().nan_to_num(0, 0, 0).max().clamp_min(least).clamp_min(1e-30)))
+    return max(apart)
+
+
+def step(loss: Loss, leaves: Sequence[Tensor]) -> None:
+    """Forward and backward."""
+    found = loss()
+    gradients(found[0] if isinstance(found, tuple) else found, leaves)
+    if leaves[0].is_cuda:
         torch.cuda.synchronize()
-    spent = time.perf_counter() - start
-    assert x.grad is not None
-    return spent, value.detach(), x.grad
+
+
+def peak(loss: Loss, leaves: Sequence[Tensor]) -> float:
+    """MiB that one step takes at most."""
+    if leaves[0].is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(loss, leaves)
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step(loss, leaves)
+    recorded = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((event.start_ns(), event.nbytes()) for event in recorded if event.name() == "[memory]")
+    return max(accumulate((size for _, size in changes), initial=0)) / MIB
+
+
+def turns(losses: Sequence[Loss], leaves: Sequence[Tensor], plan: Plan) -> list[list[float]]:
+    """Milliseconds of the steps of each loss, run in turns."""
+    fewest, most = plan.repeats
+    times: list[list[float]] = [[] for _ in losses]
+    start = time.perf_counter()
+    while len(times[0]) < fewest or (len(times[0]) < most and time.perf_counter() - start < plan.seconds):
+        for loss, kept in zip(losses, times, strict=True):
+            before = time.perf_counter()
+            step(loss, leaves)
+            kept.append(1e3 * (time.perf_counter() - before))
+    return times
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, 10th and 90th percentile."""
+    ranked, last = sorted(values), len(values) - 1
+    return statistics.median(ranked), ranked[round(0.1 * last)], ranked[round(0.9 * last)]
+
+
+def beside(subject: Any, other: Loss, plan: Plan) -> dict[str, Any]:
+    """Ours and another loss on the same inputs."""
+    row = {"difference": parity(subject, other), "ours_mib": peak(subject.ours, subject.leaves)}
+    row["mib"] = peak(other, subject.leaves)
+    ours, theirs = turns([subject.ours, other], subject.leaves, plan)
+    faster = spread([slow / fast for fast, slow in zip(ours, theirs, strict=True)])
+    return {**row, "ours_ms": spread(ours), "ms": spread(theirs), "times_faster": faster}
+
+
+def rows(entry: Any, device: torch.device, lightly: ModuleType | None, plan: Plan) -> list[dict[str, Any]]:
+    """One for each number of views."""
+    size = sibling("_objective_cases").Size
+    small = entry.subject(size(3, 12 if entry.samples > 2 else 2, device, torch.float64, 16))
+    exact = None if small.loops is None else parity(small, small.loops)
+    n, beside_loops = (max(2, x // plan.part) for x in (entry.samples, entry.beside_loops))
+    made = []
+    for views in entry.views:
+        row = {"name": entry.name, "shape": entry.shape.format(n), "views": views, "device": device.type}
+        row |= {"parity": exact, "samples": n, "loops_samples": beside_loops, "loops": None, "lightly": None}
+        subject = entry.subject(size(views, n, device))
+        row["mib"] = peak(subject.ours, subject.leaves)
+        if subject.lightly is not None and lightly is not None:
+            row["lightly"] = beside(subject, lambda s=subject: s.lightly(lightly), plan)
+        row["ms"] = (
+            row["lightly"]["ours_ms"] if row["lightly"] else spread(turns([subject.ours], subject.leaves, plan)[0])
+        )
+        if subject.loops is not None:
+            subject = entry.subject(size(views, beside_loops, device))
+            row["loops"] = beside(subject, subject.loops, plan)
+        made.append(row)
+    return made
+
+
+def number(x: float) -> str:
+    """Three digits."""
+    return f"{x:.0f}" if x >= 100 else f"{x:.3g}"
+
+
+def around(values: tuple[float, float, float]) -> str:
+    """Median (10th–90th percentile)."""
+    return "{} ({}–{})".format(*map(number, values))
+
+
+COLUMNS = (
+    "objective", "V", "parity", "ms", "MiB", "loops at N: ms", "times faster", "MiB, ours", "float32 difference",
+    "lightly: ms", "times faster", "MiB", "float32 difference",
+)  # fmt: skip
+
+
+def line(row: dict[str, Any]) -> str:
+    """Of the table."""
+    cells = [f"{row['name']}, {row['shape']}", str(row["views"])]
+    cells += ["" if row["parity"] is None else f"{row['parity']:.0e}", around(row["ms"]), number(row["mib"])]
+    loops, lightly = row["loops"], row["lightly"]
+    cells += [""] * 4 if loops is None else [
+        f"{row['loops_samples']}: {number(loops['ms'][0])}", around(loops["times_faster"]),
+        f"{number(loops['mib'])}, {number(loops['ours_mib'])}", f"{loops['difference']:.0e}",
+    ]  # fmt: skip
+    cells += [""] * 4 if lightly is None else [
+        number(lightly["ms"][0]), around(lightly["times_faster"]), number(lightly["mib"]),
+        f"{lightly['difference']:.0e}",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="an eighth of the samples, few repetitions")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="objectives to measure; all by default")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Time all pairs and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    quick = parser.parse_args().quick
+    """Measure, and print the table row by row."""
+    chosen = arguments()
+    plan = QUICK if chosen.quick else FULL
+    torch.set_num_threads(1)
+    lightly = losses_of_lightly()
+    measured = [e for e in sibling("_objective_cases").entries() if chosen.only is None or e.name in chosen.only]
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, float32, forward and backward\n")
-    print("| objective | device | ours, ms | loops, ms | times faster (10–90 %) | largest difference |")
-    print("|---|---|---|---|---|---|")
+    made: list[dict[str, Any]] = []
     for device in map(torch.device, devices):
-        for name, ours, loops, x in pairs(device, quick):
-            (_, value, gradient), (_, wanted, wanted_gradient) = step(ours, x), step(loops, x)
-            apart = max((value - wanted).abs().item(), (gradient - wanted_gradient).abs().max().item())
-            times = [(step(ours, x)[0], step(loops, x)[0]) for _ in range(5 if quick else 15)]
-            ratios = sorted(slow / fast for fast, slow in times)
-            tenth = len(ratios) // 10
-            fast, slow = (statistics.median(t) * 1e3 for t in zip(*times, strict=True))
-            spread = f"{statistics.median(ratios):.0f} ({ratios[tenth]:.0f}–{ratios[-1 - tenth]:.0f})"
-            print(f"| {name} | {device} | {fast:.2f} | {slow:.1f} | {spread} | {apart:.0e} |", flush=True)
+        where = torch.cuda.get_device_name() if device.type == "cuda" else "one CPU thread"
+        other = "without lightly" if lightly is None else f"lightly {importlib.import_module('lightly').__version__}"
+        print(f"\n{where}, torch {torch.__version__}, {other}; float32, forward and backward\n")
+        print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+        for entry in measured:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of other packages
+                found = rows(entry, device, lightly, plan)
+            print("\n".join(map(line, found)), flush=True)
+            made += found
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps(made, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from medssl.configurable import Configurable
+from medssl.errors import ConfigError
 
 if TYPE_CHECKING:
     from medssl.cohort import Reader
@@ -64,9 +65,41 @@ class Views(Configurable, ABC):
     def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Augment network input independently for every row: (N, C, *size) → (N, C, *size)."""
 
+    def augment_aligned(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augment with and without changes of intensity.
+
+        Args:
+            x: (N, C, *size), float.
+            generator: on the device of ``x``.
+
+        Returns:
+            Like ``x`` each: what ``augment`` makes of it, and the same with its spatial (or temporal) changes alone, so
+            that both show the same thing in the same place.
+
+        Raises:
+            ConfigError: the family does not tell the two apart.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} cannot show a view without its changes of intensity, which methods that compare "
+            "views place by place need; choose VolumeViews or SignalViews"
+        )
+
     def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Views of a batch: (V, B, C, *size), float32, augmented."""
         x = to_input(batch["x"], batch)
-        b, v = x.shape[:2]
-        views = self.augment(x.flatten(0, 1), generator)
-        return views.reshape(b, v, *views.shape[1:]).transpose(0, 1)
+        return self._by_view(self.augment(x.flatten(0, 1), generator), x)
+
+    def aligned(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Views of a batch as ``__call__`` gives them, and the same places without changes of intensity.
+
+        Returns:
+            (V, B, C, *size) each, float32.
+        """
+        x = to_input(batch["x"], batch)
+        augmented, clean = self.augment_aligned(x.flatten(0, 1), generator)
+        return self._by_view(augmented, x), self._by_view(clean, x)
+
+    @staticmethod
+    def _by_view(rows: Tensor, x: Tensor) -> Tensor:
+        """(B·V, ...) → (V, B, ...), B and V those of ``x``."""
+        return rows.reshape(*x.shape[:2], *rows.shape[1:]).transpose(0, 1)

@@ -11,7 +11,13 @@ from torch import Tensor
 from medssl.errors import CohortError, ConfigError
 from medssl.views.base import Sample, Views
 from medssl.views.placement import Start, read_crops, uniform_start
-from medssl.views.signal_augment import SignalAugmentation, apply_parameters, draw_parameters
+from medssl.views.signal_augment import (
+    SignalAugmentation,
+    apply_intensity,
+    apply_parameters,
+    apply_times,
+    draw_parameters,
+)
 
 if TYPE_CHECKING:
     from medssl.cohort import Reader
@@ -58,6 +64,12 @@ class SignalViews(Views):
     def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Augment every row for itself: (N, C, T) → (N, C, T), in the type of ``x``."""
         return self.apply(x, self.draw_parameters(tuple(x.shape), generator))
+
+    def augment_aligned(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See ``Views.augment_aligned``: shift and permutation of segments stay in both."""
+        parameters = self.draw_parameters(tuple(x.shape), generator)
+        moved = apply_times(x, parameters)
+        return apply_intensity(moved, parameters), moved
 
     def draw_parameters(self, shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """What ``apply`` needs for a batch of that shape; keep it to replay the views."""

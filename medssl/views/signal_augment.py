@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medssl.views.rows import chosen, on_rows, seeded_noise, seeds, uniform
 
-__all__ = ["SignalAugmentation", "apply_parameters", "draw_parameters"]
+__all__ = ["SignalAugmentation", "apply_intensity", "apply_parameters", "apply_times", "draw_parameters"]
 
 Parameters = dict[str, Tensor]
 OFF = 2.0  # a frequency above Nyquist
@@ -92,15 +92,25 @@ def draw_parameters(shape: tuple[int, ...], settings: SignalAugmentation, genera
 
 
 def apply_parameters(x: Tensor, parameters: Parameters) -> Tensor:
-    """Transform windows as the parameters say.
+    """Transform windows as the parameters say: first times, then values.
 
     Args:
         x: (N, C, T), float.
         parameters: of ``draw_parameters``.
     """
+    return apply_intensity(apply_times(x, parameters), parameters)
+
+
+def apply_times(x: Tensor, parameters: Parameters) -> Tensor:
+    """Shift and permutation of segments: which sample stands when; arguments as in ``apply_parameters``."""
+    return x.gather(-1, _source(parameters, x.shape[-1]).unsqueeze(1).expand_as(x))
+
+
+def apply_intensity(x: Tensor, parameters: Parameters) -> Tensor:
+    """All that changes values but no times; arguments as in ``apply_parameters``."""
     p, dtype = parameters, x.dtype
-    sd, mean = x.float().std(-1, keepdim=True, correction=0), x.float().mean(-1, keepdim=True)
-    x = x.float().gather(-1, _source(p, x.shape[-1]).unsqueeze(1).expand_as(x))
+    x = x.float()
+    sd, mean = x.std(-1, keepdim=True, correction=0), x.mean(-1, keepdim=True)
     x = on_rows(x, p["band"][:, 0] < OFF, lambda r, i: _band_stop(r, p["band"][i]))
     x = x * p["factor"].unsqueeze(-1)
     x = on_rows(x, (p["wander"] != 0).any(-1), lambda r, i: r + _wander(r, i, p) * sd[i])

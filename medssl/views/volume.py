@@ -71,6 +71,12 @@ class VolumeViews(Views):
         """Augment every row for itself: (N, C, *size) → (N, C, *size), in the type of ``x``."""
         return self.apply(x, self.draw_parameters(tuple(x.shape), generator))
 
+    def augment_aligned(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See ``Views.augment_aligned``: flips, turns, rotation and scaling stay in both."""
+        parameters = self.draw_parameters(tuple(x.shape), generator)
+        moved = apply_spatial(x, parameters)
+        return apply_intensity(moved, parameters), moved
+
     def augment_pair(self, x: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augment images and their masks alike: spatial transforms on both, intensities on images only.
 

@@ -54,7 +54,7 @@ def test_a_numeric_column_is_a_number_where_the_objective_wants_one() -> None:
 
 @pytest.mark.parametrize("value", [{}, {"label_finding": None}, {"label_finding": float("nan")}])
 def test_a_recording_without_the_label_is_named_with_what_there_is(value: dict[str, Any]) -> None:
-    with pytest.raises(CohortError, match="R0 has no 'finding'.*age"):
+    with pytest.raises(CohortError, match=r"R0 has no 'finding'.*age"):
         drawn_label(contrastive(label="finding"), label_age=3, **value)
 
 

@@ -65,7 +65,7 @@ def trials() -> dict[str, Trial]:
         "CACR, teacher": Trial(ObjectiveCase(CACR, views=3), ("targets",)),
         "DINO, Sinkhorn": Trial(ObjectiveCase(functools.partial(DINO, prototypes=5, assignment="sinkhorn"), views=3)),
         "SwAV, full queue": Trial(ObjectiveCase(functools.partial(SwAV, prototypes=5, queue=6, queue_start=0.0))),
-        "SimDINO, more features than samples": Trial(ObjectiveCase(functools.partial(SimDINO, expansion="student"))),
+        "SimDINO, of the student": Trial(ObjectiveCase(functools.partial(SimDINO, expansion="student"))),
         "SimLAP, same class": Trial(ObjectiveCase(functools.partial(SimLAP, classes=8, partners="same"))),
     }
 
