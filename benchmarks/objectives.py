@@ -73,6 +73,10 @@ class Plan:
     repeats: tuple[int, int]
     seconds: float
 
+    def samples(self, count: int) -> int:
+        """Of so many, those that are measured."""
+        return max(2, count // self.part)
+
 
 FULL, QUICK = Plan(1, (3, 15), 3.0), Plan(8, (2, 5), 0.1)
 
@@ -154,9 +158,8 @@ def rows(entry: Any, device: torch.device, lightly: ModuleType | None, plan: Pla
     size = sibling("_objective_cases").Size
     small = entry.subject(size(3, 12 if entry.samples > 2 else 2, device, torch.float64, 16))
     exact = None if small.loops is None else parity(small, small.loops)
-    n, beside_loops = (max(2, x // plan.part) for x in (entry.samples, entry.beside_loops))
-    made = []
-    for views in entry.views:
+    n, made = plan.samples(entry.samples), []
+    for views, beside_loops in zip(entry.views, map(plan.samples, entry.beside_loops), strict=True):
         row = {"name": entry.name, "shape": entry.shape.format(n), "views": views, "device": device.type}
         row |= {"parity": exact, "samples": n, "loops_samples": beside_loops, "loops": None, "lightly": None}
         subject = entry.subject(size(views, n, device))
