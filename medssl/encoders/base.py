@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from medssl.configurable import Configurable, build, spec
 from medssl.errors import CheckpointError, ConfigError
 
-__all__ = ["Encoder", "Features", "InputSpec", "load_encoder", "mean_pool", "save_encoder"]
+__all__ = ["Encoder", "Features", "InputSpec", "load_encoder", "mean_pool", "save_encoder", "with_channels"]
 
 FORMAT_VERSION = 1
 
@@ -155,6 +155,22 @@ def load_encoder(source: str | Path) -> tuple[Encoder, InputSpec]:
     for key in ("channels", "size", "spacing_mm"):
         fields[key] = tuple(fields[key]) if fields.get(key) is not None else None
     return encoder, InputSpec(**fields)
+
+
+def with_channels(specification: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """An encoder's specification for another number of input channels; also of encoders inside it.
+
+    >>> with_channels({"class_path": "A", "init_args": {"in_channels": 1, "size": "tiny"}}, 3)["init_args"]
+    {'in_channels': 3, 'size': 'tiny'}
+    """
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: channels if k == "in_channels" else changed(v) for k, v in value.items()}
+        return [changed(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    new: dict[str, Any] = changed(specification)
+    return new
 
 
 def _import_encoders() -> None:

@@ -68,7 +68,7 @@ def frozen_encoder(cell: Cell, target: Target) -> Frozen:
     import torch
 
     from medssl.configurable import build, discover
-    from medssl.encoders.base import Encoder, load_encoder
+    from medssl.encoders.base import Encoder, load_encoder, with_channels
     from medssl.training import finetune
     from medssl.training.contract import match_input
     from medssl.training.fitting import is_cpu
@@ -84,8 +84,7 @@ def frozen_encoder(cell: Cell, target: Target) -> Frozen:
         discover("medssl.encoders", Encoder)  # type: ignore[type-abstract]
         wanted = options["architecture"]
         if wanted:
-            fitting = {**wanted, "init_args": {**wanted["init_args"], "in_channels": len(info.channels)}}
-            encoder = build(fitting, Encoder)  # type: ignore[type-abstract]
+            encoder = build(with_channels(wanted, len(info.channels)), Encoder)  # type: ignore[type-abstract]
         else:
             encoder = default_encoder(info, len(info.channels), target)
         inputs = None

@@ -241,13 +241,11 @@ def _notes(arms: Sequence[Arm], wanted: Any) -> list[str]:
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two specifications name one network, whatever their number of input channels."""
     from medssl.configurable import build, discover, spec
-    from medssl.encoders.base import Encoder
+    from medssl.encoders.base import Encoder, with_channels
 
     discover("medssl.encoders", Encoder)  # type: ignore[type-abstract]
-    parts = [spec(build(s, Encoder)) for s in (one, other)]  # type: ignore[type-abstract]
-    for part in parts:
-        part["init_args"].pop("in_channels", None)
-    return bool(parts[0] == parts[1])
+    parts = [with_channels(spec(build(s, Encoder)), 1) for s in (one, other)]  # type: ignore[type-abstract]
+    return parts[0] == parts[1]
 
 
 def _task_info(target: Target) -> TaskInfo:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medssl.cohort import Cohort
 from medssl.configurable import build, spec
-from medssl.encoders.base import Encoder, InputSpec, load_encoder
+from medssl.encoders.base import Encoder, InputSpec, load_encoder, with_channels
 from medssl.errors import ConfigError, SplitError
 from medssl.evaluation.metrics.catalogue import HEADLINE
 from medssl.heads.base import Head
@@ -326,8 +326,5 @@ def _from_scratch(architecture: Encoder | None, target: Target, channels: int) -
     """A fresh encoder whose weights follow from the run's seed."""
     if architecture is None:
         return default_encoder(target.cohort.info, channels, target)
-    wanted = spec(architecture)
-    if architecture.in_channels != channels:
-        wanted["init_args"]["in_channels"] = channels
-    fresh: Encoder = build(wanted, Encoder)  # type: ignore[type-abstract]
+    fresh: Encoder = build(with_channels(spec(architecture), channels), Encoder)  # type: ignore[type-abstract]
     return fresh

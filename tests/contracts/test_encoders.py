@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from medssl.configurable import build, discover, spec
-from medssl.encoders.base import Encoder
+from medssl.encoders.base import Encoder, with_channels
 
 
 def examples() -> dict[str, Any]:
@@ -57,6 +57,13 @@ def test_the_seed_alone_decides_the_weights_and_the_answer(name: str) -> None:
     with torch.no_grad():
         assert torch.equal(one.eval()(x).pooled, same.eval()(x).pooled)
         assert not torch.equal(one(x).pooled, other.eval()(x).pooled)
+
+
+@everywhere
+def test_its_specification_can_be_built_for_another_number_of_channels(name: str) -> None:
+    wider = build(with_channels(spec(make(name)), EXAMPLES[name].shape[0] + 1), Encoder)  # type: ignore[type-abstract]
+    assert wider.in_channels == EXAMPLES[name].shape[0] + 1
+    assert wider.eval()(torch.zeros(2, wider.in_channels, *EXAMPLES[name].shape[1:])).pooled.isfinite().all()
 
 
 @everywhere
