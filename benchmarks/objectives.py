@@ -9,8 +9,9 @@ asserted.
 * parity: largest difference from the loops in float64 at N=12, D=16 and three views: of the value, relative to it where
   it is above 1; of the gradients by views and by trained weights, and of what is remembered, relative to the largest
   entry.
-* times: medians, in brackets the 10th and 90th percentile. Ours and theirs run in turns, so that a busy machine slows
-  both alike; a ratio is the median of the paired ratios. Loops run at a smaller N, and so does ours beside them.
+* times: processor time on the CPU, which is the elapsed time where nothing else runs; elapsed time on a GPU. Medians,
+  in brackets the 10th and 90th percentile. Ours and theirs run in turns; a ratio is the median of the paired ratios.
+  Loops run at a smaller N, and so does ours beside them.
 * MiB: most that the tensors of one step, forward and backward, take at once beyond inputs and weights, as the allocator
   counts them.
 """
@@ -18,6 +19,7 @@ asserted.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import json
 import os
@@ -25,12 +27,12 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler, which counts memory, talks much
 
@@ -66,7 +68,7 @@ class Plan:
     Attributes:
         part: of the N of the table.
         repeats: of a timing, at least and at most.
-        seconds: after which a timing is not repeated, once there are enough.
+        seconds: after which a timing is not repeated, once there are enough; after five times as many in any case.
     """
 
     part: int
@@ -74,67 +76,83 @@ class Plan:
     seconds: float
 
     def samples(self, count: int) -> int:
-        """Of so many, those that are measured."""
-        return max(2, count // self.part)
+        """Of so many, those that are measured: no fewer than 8."""
+        return min(count, max(8, count // self.part))
 
 
 FULL, QUICK = Plan(1, (3, 15), 3.0), Plan(8, (2, 5), 0.1)
 
 
-def gradients(loss: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
-    """By every leaf; 0 where the loss does not depend on it."""
-    found = torch.autograd.grad(loss, leaves, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+class Outcome(NamedTuple):
+    """Of one step, forward and backward.
+
+    Attributes:
+        value: the loss.
+        gradients: by every leaf; 0 where the loss does not depend on it.
+        memory: buffers as they should be afterwards, where loops say so.
+    """
+
+    value: Tensor
+    gradients: list[Tensor]
+    memory: dict[str, Tensor]
 
 
-def parity(subject: Any, other: Loss) -> float:
-    """Largest difference of ours from another loss, see above."""
-    found = other()  # first: ours changes what is remembered
-    wanted, memory = found if isinstance(found, tuple) else (found, {})
-    pairs = [(gradients(wanted, subject.leaves), gradients(value := subject.ours(), subject.leaves))]
-    pairs += [([expected], [subject.memory()[name]]) for name, expected in memory.items()]
-    apart = [float((value - wanted).detach().abs() / wanted.detach().abs().clamp_min(1))]
-    for expected, got in pairs:
-        # weights without influence (a bias before a normalisation) have gradients of rounding alone
-        least = 1e-3 * max(e.abs().nan_to_num(0, 0, 0).max() for e in expected)
-        for e, g in zip(expected, got, strict=True):
-            difference = torch.where(e == g, 0.0, e - g).abs().max()  # equal infinities: never seen
-            apart.append(float(difference / e.abs().nan_to_num(0, 0, 0).max().clamp_min(least).clamp_min(1e-30)))
-    return max(apart)
-
-
-def step(loss: Loss, leaves: Sequence[Tensor]) -> None:
+def step(loss: Loss, leaves: Sequence[Tensor]) -> Outcome:
     """Forward and backward."""
     found = loss()
-    gradients(found[0] if isinstance(found, tuple) else found, leaves)
+    value, memory = found if isinstance(found, tuple) else (found, {})
+    by_leaf = torch.autograd.grad(value, leaves, allow_unused=True)
     if leaves[0].is_cuda:
         torch.cuda.synchronize()
+    gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, by_leaf, strict=True)]
+    return Outcome(value.detach(), gradients, memory)
 
 
-def peak(loss: Loss, leaves: Sequence[Tensor]) -> float:
-    """MiB that one step takes at most."""
+def weighed(loss: Loss, leaves: Sequence[Tensor]) -> tuple[Outcome, float]:
+    """A step, and the MiB that it takes at most."""
     if leaves[0].is_cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        step(loss, leaves)
-        return (torch.cuda.max_memory_allocated() - before) / MIB
+        outcome = step(loss, leaves)
+        return outcome, (torch.cuda.max_memory_allocated() - before) / MIB
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step(loss, leaves)
+        outcome = step(loss, leaves)
     recorded = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
     changes = sorted((event.start_ns(), event.nbytes()) for event in recorded if event.name() == "[memory]")
-    return max(accumulate((size for _, size in changes), initial=0)) / MIB
+    return outcome, max(accumulate((size for _, size in changes), initial=0)) / MIB
+
+
+def largest(x: Tensor) -> float:
+    """Largest finite entry, without sign."""
+    return float(x.abs().nan_to_num(0, 0, 0).max())
+
+
+def apart(found: Outcome, wanted: Outcome, memory: Mapping[str, Tensor]) -> float:
+    """Largest difference, see above; ``memory`` is what the objective holds after the step."""
+    differences = [float((found.value - wanted.value).abs() / wanted.value.abs().clamp_min(1))]
+    # weights without influence (a bias before a normalisation) have gradients of rounding alone
+    least = 1e-3 * max(map(largest, wanted.gradients))
+    pairs = [(g, w, least) for g, w in zip(found.gradients, wanted.gradients, strict=True)]
+    pairs += [(memory[name], w, 0.0) for name, w in wanted.memory.items()]
+    for g, w, scale in pairs:
+        difference = float(torch.where(g == w, 0.0, g - w).abs().max())  # equal infinities: never seen
+        differences.append(difference / max(largest(w), scale, torch.finfo(w.dtype).tiny))
+    return max(differences)
 
 
 def turns(losses: Sequence[Loss], leaves: Sequence[Tensor], plan: Plan) -> list[list[float]]:
     """Milliseconds of the steps of each loss, run in turns."""
+    clock = time.perf_counter if leaves[0].is_cuda else time.process_time
     fewest, most = plan.repeats
     times: list[list[float]] = [[] for _ in losses]
-    start = time.perf_counter()
-    while len(times[0]) < fewest or (len(times[0]) < most and time.perf_counter() - start < plan.seconds):
+    start = clock()
+    for done in range(most):
+        if done and clock() - start > plan.seconds * (1 if done >= fewest else 5):
+            break
         for loss, kept in zip(losses, times, strict=True):
-            before = time.perf_counter()
+            before = clock()
             step(loss, leaves)
-            kept.append(1e3 * (time.perf_counter() - before))
+            kept.append(1e3 * (clock() - before))
     return times
 
 
@@ -144,33 +162,48 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
     return statistics.median(ranked), ranked[round(0.1 * last)], ranked[round(0.9 * last)]
 
 
+def alone(subject: Any, plan: Plan) -> dict[str, Any]:
+    """Ours by itself."""
+    _, mib = weighed(subject.ours, subject.leaves)
+    return {"ours_mib": mib, "ours_ms": spread(turns([subject.ours], subject.leaves, plan)[0])}
+
+
 def beside(subject: Any, other: Loss, plan: Plan) -> dict[str, Any]:
     """Ours and another loss on the same inputs."""
-    row = {"difference": parity(subject, other), "ours_mib": peak(subject.ours, subject.leaves)}
-    row["mib"] = peak(other, subject.leaves)
+    wanted, mib = weighed(other, subject.leaves)  # first: ours changes what is remembered
+    found, ours_mib = weighed(subject.ours, subject.leaves)
+    row = {"difference": apart(found, wanted, subject.memory()), "ours_mib": ours_mib, "mib": mib}
+    del wanted, found
     ours, theirs = turns([subject.ours, other], subject.leaves, plan)
     faster = spread([slow / fast for fast, slow in zip(ours, theirs, strict=True)])
     return {**row, "ours_ms": spread(ours), "ms": spread(theirs), "times_faster": faster}
 
 
+def exactness(entry: Any, device: torch.device) -> float | None:
+    """Parity of a small case in float64; None without loops."""
+    size = sibling("_objective_cases").Size(3, min(entry.samples, 12), device, torch.float64, 16)
+    subject = entry.subject(size)
+    if subject.loops is None:
+        return None
+    wanted = step(subject.loops, subject.leaves)
+    return apart(step(subject.ours, subject.leaves), wanted, subject.memory())
+
+
 def rows(entry: Any, device: torch.device, lightly: ModuleType | None, plan: Plan) -> list[dict[str, Any]]:
     """One for each number of views."""
-    size = sibling("_objective_cases").Size
-    small = entry.subject(size(3, 12 if entry.samples > 2 else 2, device, torch.float64, 16))
-    exact = None if small.loops is None else parity(small, small.loops)
-    n, made = plan.samples(entry.samples), []
-    for views, beside_loops in zip(entry.views, map(plan.samples, entry.beside_loops), strict=True):
-        row = {"name": entry.name, "shape": entry.shape.format(n), "views": views, "device": device.type}
-        row |= {"parity": exact, "samples": n, "loops_samples": beside_loops, "loops": None, "lightly": None}
-        subject = entry.subject(size(views, n, device))
-        row["mib"] = peak(subject.ours, subject.leaves)
-        if subject.lightly is not None and lightly is not None:
-            row["lightly"] = beside(subject, lambda s=subject: s.lightly(lightly), plan)
-        row["ms"] = (
-            row["lightly"]["ours_ms"] if row["lightly"] else spread(turns([subject.ours], subject.leaves, plan)[0])
-        )
+    size, parity, made = sibling("_objective_cases").Size, exactness(entry, device), []
+    samples = plan.samples(entry.samples)
+    for views, fewer in zip(entry.views, map(plan.samples, entry.beside_loops), strict=True):
+        row = {"name": entry.name, "shape": entry.shape.format(samples), "views": views, "device": device.type}
+        row |= {"parity": parity, "samples": samples, "loops_samples": fewer, "loops": None, "lightly": None}
+        subject = entry.subject(size(views, samples, device))
+        if subject.lightly is None or lightly is None:
+            ours = alone(subject, plan)
+        else:
+            ours = row["lightly"] = beside(subject, functools.partial(subject.lightly, lightly), plan)
+        row |= {"ms": ours["ours_ms"], "mib": ours["ours_mib"]}
         if subject.loops is not None:
-            subject = entry.subject(size(views, beside_loops, device))
+            subject = entry.subject(size(views, fewer, device))
             row["loops"] = beside(subject, subject.loops, plan)
         made.append(row)
     return made

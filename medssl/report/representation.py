@@ -61,6 +61,8 @@ def _says(taus: Mapping[str, Entry]) -> str:
         text = "RankMe ranks the pre-trained encoders exactly as their results do, at every budget."
     elif min(known) > 0.3:
         text = "RankMe ranks the pre-trained encoders roughly as their results do, not exactly."
+    elif max(known) > 0.3:
+        text = "RankMe ranks the pre-trained encoders roughly as their results do at some budgets, not at others."
     elif max(known) < -0.3:
         text = "RankMe ranks the pre-trained encoders the wrong way round: do not choose by it here."
     else:

@@ -169,7 +169,8 @@ def test_an_older_study_without_measures_has_its_page(tmp_path: Path) -> None:
         ((1.0, 1.0), True, "exactly as their results do, at every budget. With so few encoders"),
         ((1.0, 0.6), True, "roughly as their results do, not exactly"),
         ((-1.0, -0.5), True, "the wrong way round: do not choose by it here"),
-        ((0.8, -0.2), True, "does not rank the pre-trained encoders as their results do"),
+        ((0.8, -0.2), True, "at some budgets, not at others"),
+        ((0.2, -0.2), True, "does not rank the pre-trained encoders as their results do"),
         ((1.0, 1.0), False, "These differ, so its order means little"),
     ],
 )
