@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from medssl.errors import ConfigError
 from medssl.objectives.base import Family, Given, LossOutput, Mixture, Objective, positive, promoted
@@ -47,12 +48,15 @@ def standardise(x: Tensor, *, eps: float = EPS, correction: int = 0) -> Tensor:
     A dimension that is constant becomes 0; with ``eps=0``, as some released code has it, it becomes NaN.
 
     Args:
-        x: embeddings.
+        x: embeddings, N ≥ 2.
         eps: added to the variance.
         correction: 0 divides the variance by N, 1 by N - 1.
     """
-    variance, mean = torch.var_mean(x, dim=-2, correction=correction, keepdim=True)
-    return (x - mean) / (variance + eps).sqrt()
+    share = (x.shape[-2] - correction) / x.shape[-2]  # of the other variance: batch normalisation divides by N
+    rows = x.reshape(-1, *x.shape[-2:])
+    # several times as fast as torch.var_mean along this dimension, forward and backward
+    normed = torch.stack([functional.batch_norm(view, None, None, training=True, eps=eps * share) for view in rows])
+    return (share**0.5 * normed).view_as(x)
 
 
 def barlow_terms(standardised: Tensor) -> BarlowTerms:
@@ -124,7 +128,8 @@ def mixture_term(
 
 def dead_dimensions(views: Tensor) -> Tensor:
     """Share of dimensions whose standard deviation over all embeddings (K, N, D) is below 1e-4."""
-    deviation = views.detach().flatten(0, 1).std(0, correction=0)
+    rows = views.detach().flatten(0, 1)
+    deviation = (rows - rows.mean(0)).square().mean(0).sqrt()
     share: Tensor = (deviation < DEAD).to(views.dtype).mean()
     return share
 

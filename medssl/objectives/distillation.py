@@ -44,9 +44,10 @@ def agreement(predictions: Tensor, targets: Tensor, labels: Tensor | None = None
     known = unit(promoted(targets.detach()))
     if labels is not None:
         known = _mean_of_positives(known, labels)
-    cosine = torch.einsum("and,bnd->abn", unit(promoted(predictions)), known)
-    other = ~torch.eye(k, g, dtype=torch.bool, device=cosine.device).unsqueeze(-1)
-    return torch.where(other, cosine, 0.0).sum(1) * (k / (k * g - g))
+    everything = known.sum(0, keepdim=True)
+    # a prediction's cosines with the other views sum to its product with the sum of their targets
+    others = torch.cat([everything - known, everything.expand(k - g, -1, -1)])
+    return (unit(promoted(predictions)) * others).sum(-1) * (k / (k * g - g))
 
 
 def _mean_of_positives(targets: Tensor, labels: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ def spread(embeddings: Tensor) -> Tensor:
         embeddings: (K, N, D), not normalised.
     """
     rows = unit(embeddings.detach()).flatten(0, -2)
-    deviation: Tensor = rows.std(0, correction=0).mean()
+    deviation: Tensor = (rows - rows.mean(0)).square().mean(0).sqrt().mean()
     return deviation * math.sqrt(rows.shape[-1])
 
 

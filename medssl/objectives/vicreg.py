@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -39,13 +38,14 @@ def vicreg_terms(views: Tensor) -> VICRegTerms:
     Args:
         views: (K, N, D), K ≥ 2, N ≥ 2. Memory: D² numbers and their gradient for every view.
     """
-    _, n, d = views.shape
-    invariance = torch.stack([(one - other).square().mean() for one, other in combinations(views, 2)]).mean()
-    deviation = (views.var(dim=1, correction=1) + EPS).sqrt()
-    variance = torch.relu(1 - deviation).mean()
+    k, n, d = views.shape
+    # the mean over pairs of views of their squared distance is twice the variance over views
+    invariance = 2 / (k - 1) * (views - views.mean(0)).square().sum(0).mean()
     centred = views - views.mean(1, keepdim=True)
-    parts = [_squares_off_diagonal(x.T @ x / (n - 1)) / d for x in centred]
-    return VICRegTerms(invariance, variance, torch.stack(parts).mean())
+    covariances = [x.T @ x / (n - 1) for x in centred]
+    deviation = (torch.stack([c.diagonal() for c in covariances]) + EPS).sqrt()
+    covariance = torch.stack([_squares_off_diagonal(c) / d for c in covariances]).mean()
+    return VICRegTerms(invariance, torch.relu(1 - deviation).mean(), covariance)
 
 
 def _squares_off_diagonal(matrix: Tensor) -> Tensor:
