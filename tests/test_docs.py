@@ -20,6 +20,8 @@ from medssl.cli import VERBS
 from medssl.cohort.recipe import recipe_class
 from medssl.cohort.signals import SignalPreparation
 from medssl.cohort.volumes import VolumePreparation
+from medssl.configurable import discover
+from medssl.methods.base import Method
 
 REPO = Path(__file__).resolve().parent.parent
 PAGES = [REPO / "README.md", REPO / "CHANGELOG.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -82,7 +84,8 @@ def test_a_shown_command_names_a_verb_and_options_that_exist(words: list[str]) -
     hints = get_type_hints(function)
     extra = {"help", *(("config", "print_config") if VERBS[verb].config else ())}
     for option in options:
-        assert option in extra or arguments._hint(hints, option) is not None, f"medssl {verb} has no --{option}"
+        known = option in extra or arguments._hint(hints, option) is not None or argument_of_a_method(option)
+        assert known, f"medssl {verb} has no --{option}"
     required = [n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty]
     if VERBS[verb].positional:
         assert len(leading) == len(required), f"medssl {verb} takes {required}, not {leading}"
@@ -91,6 +94,13 @@ def test_a_shown_command_names_a_verb_and_options_that_exist(words: list[str]) -
         assert set(required) - {"method"} <= set(options), f"medssl {verb} needs {required}"
     for config in options.get("config", []):
         assert config in resources.names("configs") or config.endswith(".yaml"), f"no config '{config}'"
+
+
+def argument_of_a_method(option: str) -> bool:
+    """Whether ``method.NAME`` or ``method.NAME.PART`` is an argument of some method; the configuration says which."""
+    first, *names = option.split(".")
+    methods = discover("medssl.methods", Method).values()  # type: ignore[type-abstract]
+    return first == "method" and bool(names) and any(names[0] in inspect.signature(m).parameters for m in methods)
 
 
 @pytest.mark.parametrize("words", [c for c in COMMANDS if c.values[0][0] == "prepare"])  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Any objective with any encoder and any views: each trains a step with its family's method, on every kind of cohort."""
+"""Any objective, any encoder, any views: each trains a step with its family's method, on every kind of cohort."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from medssl.methods.joint import JointEmbedding
 _, OBJECTIVES = every_case()
 DISCOVERED: dict[str, Any] = discover("medssl.methods", JointEmbedding)  # type: ignore[type-abstract]
 METHODS = {method.family: method for method in DISCOVERED.values()}
-FAMILIES = {m.family: next(n for n, c in OBJECTIVES.items() if type(c.make()).family == m.family) for m in METHODS.values()}
+FAMILIES = {
+    m.family: next(n for n, c in OBJECTIVES.items() if type(c.make()).family == m.family) for m in METHODS.values()
+}
 
 
 def one_step(method: Method, case: Case, size: int = 4) -> None:

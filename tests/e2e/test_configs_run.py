@@ -1,4 +1,4 @@
-"""Every shipped pre-training config for a laptop runs on the synthetic cohort of its modality, as a user would run it."""
+"""Every shipped pre-training config for a laptop runs on the synthetic cohort of its modality, as users run it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from medssl.cli import main
 from medssl.synth.ecg import write_ecg
 from medssl.synth.volumes import write_volumes
 
-SHORT = ["--trainer.max-steps", "2", "--trainer.batch-size", "4", "--trainer.workers", "0", "--trainer.progress", "false"]
+SHORT = [
+    "--trainer.max-steps",
+    "2",
+    "--trainer.batch-size",
+    "4",
+    "--trainer.workers",
+    "0",
+    "--trainer.progress",
+    "false",
+]
 
 
 def described(name: str) -> dict[str, object]:
