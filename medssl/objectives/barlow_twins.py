@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from typing import ClassVar, NamedTuple
 
@@ -56,7 +57,8 @@ def standardise(x: Tensor, *, eps: float = EPS, correction: int = 0) -> Tensor:
     rows = x.reshape(-1, *x.shape[-2:])
     # several times as fast as torch.var_mean along this dimension, forward and backward
     normed = torch.stack([functional.batch_norm(view, None, None, training=True, eps=eps * share) for view in rows])
-    return (share**0.5 * normed).view_as(x)
+    scaled: Tensor = (math.sqrt(share) * normed).view_as(x)
+    return scaled
 
 
 def barlow_terms(standardised: Tensor) -> BarlowTerms:
