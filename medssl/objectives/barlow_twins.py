@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import combinations
 from typing import ClassVar, NamedTuple
 
@@ -45,20 +44,15 @@ class BarlowTerms(NamedTuple):
 def standardise(x: Tensor, *, eps: float = EPS, correction: int = 0) -> Tensor:
     """Mean 0 and standard deviation 1 over the samples: (..., N, D) → (..., N, D).
 
-    A dimension that is constant becomes 0, given an ``eps``; without one, as some released code has it, it may be NaN.
+    A dimension that is constant becomes 0; with ``eps=0``, as some released code has it, it becomes NaN.
 
     Args:
-        x: embeddings, N ≥ 2.
+        x: embeddings.
         eps: added to the variance.
         correction: 0 divides the variance by N, 1 by N - 1.
     """
-    share = (x.shape[-2] - correction) / x.shape[-2]  # batch normalisation divides the variance by N
-    # Several times as fast as torch.var_mean along this dimension. The operator, since functional refuses an eps of 0.
-    views = [
-        torch.batch_norm(view, None, None, None, None, True, 0.0, eps * share, False)
-        for view in x.reshape(-1, *x.shape[-2:])
-    ]
-    return share**0.5 * torch.stack(views).view_as(x)
+    variance, mean = torch.var_mean(x, dim=-2, correction=correction, keepdim=True)
+    return (x - mean) / (variance + eps).sqrt()
 
 
 def barlow_terms(standardised: Tensor) -> BarlowTerms:
@@ -130,8 +124,7 @@ def mixture_term(
 
 def dead_dimensions(views: Tensor) -> Tensor:
     """Share of dimensions whose standard deviation over all embeddings (K, N, D) is below 1e-4."""
-    rows = views.detach().flatten(0, 1)
-    deviation = (rows - rows.mean(0)).square().mean(0).sqrt()
+    deviation = views.detach().flatten(0, 1).std(0, correction=0)
     share: Tensor = (deviation < DEAD).to(views.dtype).mean()
     return share
 

@@ -44,5 +44,5 @@ METHODS["Contrastive"] = {
     "labels": joint(Contrastive, "signal", objective=SupCon, label="patient"),
     "class_pairs": joint(Contrastive, "signal", objective=functools.partial(SimLAP, classes=8), label="patient"),
     "weights_of_a_teacher": joint(Contrastive, "signal", objective=functools.partial(CWCL, sharpness=4.0)),
-    "weights_of_ages": joint(Contrastive, "volume", objective=LabelCWCL, label="age"),
+    "weights_of_radii": joint(Contrastive, "volume", objective=LabelCWCL, label="radius"),
 }

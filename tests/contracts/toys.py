@@ -56,7 +56,7 @@ class ToyReader:
     @property
     def record(self) -> dict[str, Any]:
         known = {"fill": self.fill, "patient": self.patient, "recording": self.recording}
-        return {**known, "label_age": 40.0 + self.row}
+        return {**known, "label_age": 40.0 + self.row, "label_radius": 3.0 + self.row}
 
     def read(self, start: Sequence[int], size: Sequence[int], key: str = "image") -> NDArray[Any]:
         self.reads.append((tuple(start), tuple(size)))
