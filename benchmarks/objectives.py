@@ -245,9 +245,22 @@ def arguments() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="an eighth of the samples, few repetitions")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="objectives to measure; all by default")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="objectives and parts to measure; all by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     return parser.parse_args()
+
+
+def chosen_of(entries: Sequence[Any], names: Sequence[str] | None) -> list[Any]:
+    """Those of the names given; all without.
+
+    Raises:
+        SystemExit: a name that none has.
+    """
+    known = {entry.name.split(" (")[0]: entry for entry in entries}
+    unknown = sorted(set(names or ()) - set(known))
+    if unknown:
+        raise SystemExit(f"no objective or part is called {', '.join(unknown)}; there are {', '.join(known)}")
+    return [entry for name, entry in known.items() if names is None or name in names]
 
 
 def main() -> None:
@@ -256,7 +269,7 @@ def main() -> None:
     plan = QUICK if chosen.quick else FULL
     torch.set_num_threads(1)
     lightly = losses_of_lightly()
-    measured = [e for e in sibling("_objective_cases").entries() if chosen.only is None or e.name in chosen.only]
+    measured = chosen_of(list(sibling("_objective_cases").entries()), chosen.only)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     made: list[dict[str, Any]] = []
     for device in map(torch.device, devices):

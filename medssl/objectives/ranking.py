@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -58,8 +59,8 @@ def ap_loss(
     (0.0, 0.732)
     """
     targets = targets.detach()
-    missed = misranking(targets, scores, margin=margin, surrogate=surrogate, fast=fast)
-    ratio = missed / (EPS + not_exceeded(targets, scores.detach(), fast=fast))
+    missed = _eagerly(misranking)(targets, scores, margin=margin, surrogate=surrogate, fast=fast)
+    ratio = missed / (EPS + _eagerly(not_exceeded)(targets, scores.detach(), fast=fast))
     weights = (targets - floor).clamp_min(0).to(ratio.dtype)
     if matched is not None:
         weights = torch.where(matched, weights, unmatched * weights)
@@ -114,6 +115,14 @@ def not_exceeded(targets: Tensor, scores: Tensor, *, fast: bool | None = None) -
     both = dominated_sums(ranks, torch.ones_like(x, dtype=torch.float64).unsqueeze(-1), below_y, below_x)
     count = x.shape[-1] - below_y - below_x + both.squeeze(-1)
     return torch.empty_like(count).scatter_(-1, order, count).float().view(scores.shape)
+
+
+def _eagerly(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Unrolled over the digits of n it takes long to compile, for nothing: it is sorts, gathers and prefix sums."""
+    if not torch.compiler.is_compiling():
+        return function  # importing the compiler takes seconds
+    eager: Callable[..., Tensor] = torch.compiler.disable(function)
+    return eager
 
 
 class _Misranking(torch.autograd.Function):
