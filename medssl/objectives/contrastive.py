@@ -1,9 +1,9 @@
-"""InfoNCE (NT-Xent), the terms it shares with its relatives, and supervised contrastive learning."""
+"""InfoNCE (NT-Xent), and the terms that it shares with its relatives: DCL, DCLW, hard negatives, supervised."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from medssl.objectives.pairs import AnchorLosses, ContrastiveObjective, Pairs, i
 __all__ = [
     "Contrast",
     "InfoNCE",
-    "SupCon",
     "anchor_losses",
     "contrast",
     "info_nce",
@@ -23,8 +22,7 @@ __all__ = [
     "info_nce_of_means",
     "mean_of_views",
     "other_views",
-    "sup_con",
-    "sup_con_anchors",
+    "with_positives",
 ]
 
 
@@ -145,7 +143,7 @@ def contrast(
         further = None if pairs.positive is None else pairs.positive[rows]
         target = mine if further is None else _mean_positive(similarity, mine, further, same_view)
         negative = pairs.negative[rows]
-        kept = negative if decoupled else _with_positives(pairs, rows)
+        kept = negative if decoupled else with_positives(pairs, rows)
         pairs.drop(similarity, rows, None if pairs.everyone and not decoupled else kept)
         earlier = None if pairs.queue is None else pairs.to_queue(anchors / temperature, rows)
         if quantile > 0:
@@ -177,7 +175,7 @@ def other_views(k: int, device: torch.device) -> Tensor:
     return ~torch.eye(k, dtype=torch.bool, device=device).view(k, 1, k)
 
 
-def _with_positives(pairs: Pairs, rows: slice) -> Tensor:
+def with_positives(pairs: Pairs, rows: slice) -> Tensor:
     """(n, M) negatives, keys of the anchor's own sample, and those with its label."""
     kept = pairs.negative[rows] | pairs.own[rows]
     return kept if pairs.positive is None else kept | pairs.positive[rows]
@@ -232,71 +230,6 @@ def _mean_positive(similarity: Tensor, mine: Tensor, further: Tensor, same_view:
     return (mine + others + _of_own_view(others)) / (1 + 2 * count)
 
 
-def sup_con(
-    views: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    form: Literal["out", "in"] = "out",
-    group: Tensor | None = None,
-    weights: Weights | None = None,
-) -> Tensor:
-    r"""Supervised contrastive loss over the K·N embeddings of a batch (Khosla et al., NeurIPS 2020, eq. 2 and 3).
-
-    .. math::
-        L_{out} = \frac{-1}{KN} \sum_i \frac{1}{|P_i|} \sum_{p \in P_i} \log \frac{e^{s_{ip}/\tau}}{\sum_{a \ne i}
-        e^{s_{ia}/\tau}}, \qquad
-        L_{in} = \frac{-1}{KN} \sum_i \log \frac{1}{|P_i|} \sum_{p \in P_i} \frac{e^{s_{ip}/\tau}}{\sum_{a \ne i}
-        e^{s_{ia}/\tau}}
-
-    P_i are all other embeddings with the label of i, its own other views among them.
-
-    Args:
-        views: (K, N, D), normalised here.
-        labels: (N,) integers.
-        temperature: τ > 0.
-        form: ``"out"`` (better in the paper) or ``"in"``: whether the mean over positives stands outside the logarithm.
-        group: (N,) integers; samples of one group but another label are left out.
-        weights: see ``Weights``.
-
-    >>> views, labels = torch.eye(4).expand(2, 4, 4), torch.arange(4)
-    >>> bool((sup_con(views, labels, temperature=1.0) - info_nce(views, temperature=1.0)).abs() < 1e-6)
-    True
-    """
-    with full_precision(views.device):
-        pairs = pair_up(views, Given(group=group, labels=labels))
-        return weighted_mean(sup_con_anchors(pairs, temperature=temperature, form=form), weights)
-
-
-def sup_con_anchors(
-    pairs: Pairs, *, temperature: float, form: Literal["out", "in"] = "out", chunk: int = 0
-) -> AnchorLosses:
-    """The terms of ``sup_con``, (K, N), and ``positives``, their mean number, among the logs."""
-    assert pairs.positive is not None
-    k = len(pairs.anchors)
-    count = (k - 1 + k * pairs.positive.sum(-1)).to(pairs.anchors.dtype)
-
-    def terms(anchors: Tensor, keys: Tensor, rows: slice) -> tuple[Tensor, ...]:
-        assert pairs.positive is not None
-        further = pairs.positive[rows]
-        similarity = torch.einsum("aid,bjd->aibj", anchors / temperature, keys)
-        if form == "out":
-            mine = pairs.with_own_sample(anchors, keys, rows) / temperature
-            own = torch.where(other_views(k, mine.device), mine, 0.0).sum(-1)
-            others = torch.einsum("aibj,ij->ai", similarity, further.to(similarity.dtype))
-            target = (own + others) / count[rows]
-        else:
-            positives = pairs.drop(similarity.clone(), rows, further | pairs.own[rows])
-            target = positives.flatten(2).logsumexp(-1) - count[rows].log()
-        energy = pairs.drop(similarity, rows, _with_positives(pairs, rows)).flatten(2).logsumexp(-1)
-        if pairs.queue is not None:
-            energy = torch.logaddexp(energy, pairs.to_queue(anchors / temperature, rows).logsumexp(-1))
-        return (energy - target,)
-
-    (losses,) = in_chunks(terms, pairs, chunk)
-    return AnchorLosses(losses, pairs.valid, pairs.total, {"positives": count.mean()})
-
-
 class InfoNCE(ContrastiveObjective):
     """InfoNCE / NT-Xent: the other view of the sample against all other samples (SimCLR, 2020).
 
@@ -329,30 +262,3 @@ class InfoNCE(ContrastiveObjective):
         pairs = pair_up(views, given, self.queue)
         terms = info_nce_anchors if self.positives == "pairs" else info_nce_of_means
         return terms(pairs, temperature=self.temperature, chunk=self.chunk, same_view=self.same_view)
-
-
-class SupCon(ContrastiveObjective):
-    """SupCon: all embeddings with the anchor's label are positives, all others negatives (2020).
-
-    Args:
-        temperature: τ; 0.1 in the paper.
-        form: ``out`` takes the mean over positives outside the logarithm, ``in`` inside.
-        queue: keys of earlier steps that serve as further negatives; 0 for none.
-        chunk: samples whose similarities are in memory at once; 0 chooses.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
-
-    def __init__(
-        self, *, temperature: float = 0.1, form: Literal["out", "in"] = "out", queue: int = 0, chunk: int = 0
-    ) -> None:
-        super().__init__(queue=queue, chunk=chunk)
-        positive("SupCon", temperature=temperature)
-        if form not in ("out", "in"):
-            raise ConfigError(f"SupCon has the forms 'out' and 'in', not '{form}'")
-        self.temperature, self.form = temperature, form
-
-    def anchors(self, views: Tensor, given: Given) -> AnchorLosses:
-        """See ``sup_con``."""
-        pairs = pair_up(views, given, self.queue)
-        return sup_con_anchors(pairs, temperature=self.temperature, form=self.form, chunk=self.chunk)

@@ -11,9 +11,10 @@ from medssl.objectives.behaviour import HardInfoNCE
 from medssl.objectives.cacr import CACR
 from medssl.objectives.class_pairs import SimLAP
 from medssl.objectives.continuous_weights import CWCL, LabelCWCL
-from medssl.objectives.contrastive import InfoNCE, SupCon
+from medssl.objectives.contrastive import InfoNCE
 from medssl.objectives.decoupled import DCL, DCLW
 from medssl.objectives.multi_view import MVDHEL, MVInfoNCE, PolyView
+from medssl.objectives.supervised import SupCon
 
 OBJECTIVES |= {
     "InfoNCE": ObjectiveCase(InfoNCE),

@@ -21,11 +21,12 @@ from medssl.objectives.base import Mixture
 from medssl.objectives.behaviour import HardInfoNCE
 from medssl.objectives.cacr import CACR
 from medssl.objectives.class_pairs import SimLAP
-from medssl.objectives.contrastive import InfoNCE, SupCon, info_nce
+from medssl.objectives.contrastive import InfoNCE, info_nce
 from medssl.objectives.decoupled import DCL, DCLW
 from medssl.objectives.dino import DINO
 from medssl.objectives.multi_view import MVDHEL
 from medssl.objectives.sim_dino import SimDINO
+from medssl.objectives.supervised import SupCon
 from medssl.objectives.swav import SwAV
 
 WORLD, N = 2, 3

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.objectives.contrastive import InfoNCE, SupCon, info_nce, sup_con
+from medssl.objectives.contrastive import InfoNCE, info_nce
+from medssl.objectives.supervised import SupCon, sup_con
 
 Form = Literal["out", "in"]
 
