@@ -130,7 +130,7 @@ def _ready(kind: type[Objective], size: Size) -> Objective:
         objective.to(device=size.device, dtype=size.dtype)
         for queue in objective.modules():
             if isinstance(queue, KeyQueue):
-                queue.push(unit(torch.randn(queue.keys.shape)).to(queue.keys))
+                queue.push(unit(torch.randn(queue.keys.shape).to(queue.keys)))
     return objective
 
 
@@ -147,13 +147,13 @@ def _views(size: Size, grid: tuple[int, ...] = (), seed: int = 0) -> Tensor:
 def _given(objective: Objective, views: Tensor) -> Given:
     """What the objective needs, of these views."""
     n, random = views.shape[1], torch.Generator().manual_seed(11)
-    labels = 50 + 10 * torch.randn(n, generator=random) if objective.continuous else torch.randint(32, (n,))
+    ages, classes = 50 + 10 * torch.randn(n, generator=random), torch.randint(32, (n,), generator=random)
     order, share = torch.randperm(n, generator=random).to(views.device), torch.full((n,), 0.3).to(views)
     noise = torch.randn(views.shape, generator=random).to(views)
     mixed = 0.3 * views[0] + 0.7 * views[1][order] + 0.5 * noise[0]
     known: dict[str, Any] = {
         "targets": views.detach() + 0.3 * noise,
-        "labels": (labels.to(views) if objective.continuous else labels.to(views.device)),
+        "labels": ages.to(views) if objective.continuous else classes.to(views.device),
         "index": torch.arange(n, device=views.device),
         "mixture": Mixture(mixed, order, share),
         "mask": (torch.rand(views.shape[:2] + views.shape[3:], generator=random) < 0.5).to(views.device),

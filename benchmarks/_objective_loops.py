@@ -203,8 +203,9 @@ def masked_momentum(objective: Any, views: Tensor, given: Given) -> Result:
     scores = [unit(x) @ unit(objective.prototypes).T for x in cells]
     hidden = given.mask.flatten(0, 1).flatten(1)
     patch = patch_distillation(scores, assigned, hidden, objective.temperature)  # type: ignore[arg-type]
-    queries = unit(objective.predictor_head(unit(cells.mean(1)))).unflatten(0, (k, n))
-    keys, contrast = unit(seen.mean(1)).unflatten(0, (k, n)), []
+    whole = objective.predictor_head(unit(cells.mean(1))), seen.mean(1)
+    queries, keys = (unit(x - x.mean(0)).unflatten(0, (k, n)) for x in whole)
+    contrast = []
     for a, b in permutations(range(k), 2):
         for i in range(n):
             contrast.append(-(keys[b] @ queries[a, i] / objective.contrast_temperature).log_softmax(0)[i])

@@ -241,7 +241,8 @@ class AMCL(ContrastiveObjective):
         def terms(anchors: Tensor, keys: Tensor, rows: slice) -> tuple[Tensor, ...]:
             return self._terms(pairs, anchors, keys, rows)
 
-        found = _Means(*in_chunks(terms, pairs, self.chunk, met=len(pairs.keys) // self.count))
+        met = 3 * len(pairs.keys) // self.count  # temperatures and similarities of a pair, and what is made of both
+        found = _Means(*in_chunks(terms, pairs, self.chunk, met=met))
         logs = {name: value.mean().detach() for name, value in zip(found._fields[1:], found[1:], strict=True)}
         return AnchorLosses(found.losses, pairs.valid, pairs.total, logs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from typing import ClassVar, NamedTuple
 
@@ -44,15 +45,21 @@ class BarlowTerms(NamedTuple):
 def standardise(x: Tensor, *, eps: float = EPS, correction: int = 0) -> Tensor:
     """Mean 0 and standard deviation 1 over the samples: (..., N, D) → (..., N, D).
 
-    A dimension that is constant becomes 0; with ``eps=0``, as some released code has it, it becomes NaN.
+    A dimension that is constant becomes 0, given an ``eps``; without one, as some released code has it, it may be NaN.
 
     Args:
-        x: embeddings.
+        x: embeddings, N ≥ 2.
         eps: added to the variance.
         correction: 0 divides the variance by N, 1 by N - 1.
     """
-    variance, mean = torch.var_mean(x, dim=-2, correction=correction, keepdim=True)
-    return (x - mean) / (variance + eps).sqrt()
+    share = (x.shape[-2] - correction) / x.shape[-2]  # batch normalisation divides the variance by N
+    # Several times as fast as torch.var_mean along this dimension. The operator, since functional refuses an eps of 0.
+    views = [
+        torch.batch_norm(view, None, None, None, None, True, 0.0, eps * share, False)
+        for view in x.reshape(-1, *x.shape[-2:])
+    ]
+    scaled: Tensor = math.sqrt(share) * torch.stack(views).view_as(x)
+    return scaled
 
 
 def barlow_terms(standardised: Tensor) -> BarlowTerms:
@@ -124,7 +131,8 @@ def mixture_term(
 
 def dead_dimensions(views: Tensor) -> Tensor:
     """Share of dimensions whose standard deviation over all embeddings (K, N, D) is below 1e-4."""
-    deviation = views.detach().flatten(0, 1).std(0, correction=0)
+    rows = views.detach().flatten(0, 1)
+    deviation = (rows - rows.mean(0)).square().mean(0).sqrt()
     share: Tensor = (deviation < DEAD).to(views.dtype).mean()
     return share
 

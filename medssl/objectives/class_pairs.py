@@ -83,7 +83,7 @@ def simlap_anchors(
         excess = torch.logaddexp(energy[..., None, None], logits) - logits
         return (torch.where(matching[rows].unsqueeze(1), excess, 0.0).sum((2, 3)),)
 
-    (sums,) = in_chunks(terms, pairs, chunk)
+    (sums,) = in_chunks(terms, pairs, chunk, met=3 * len(pairs.keys))  # filtered products, norms and logits
     # divided by the positives an anchor has on average; the mean over anchors follows
     losses = sums / torch.where(each > 0, each, 1.0)
     everyone = torch.ones(n, dtype=torch.bool, device=losses.device)

@@ -20,8 +20,10 @@ from medssl.objectives.queue import KeyQueue
 __all__ = ["AnchorLosses", "ContrastiveObjective", "Pairs", "in_chunks", "pair_up", "unit", "weighted_mean"]
 
 EPS = 1e-12
-CHUNK_ELEMENTS = 2**26  # similarities computed at once where a chunk is chosen automatically: 256 MiB in float32
-WHOLE_ELEMENTS = 2**28  # up to here all at once: faster, and 1 GiB
+# A step holds about four tensors of the size of the similarities. Chunks are computed twice, which costs no time on a
+# CPU, since they fit in its cache (measured).
+WHOLE_ELEMENTS = 2**24  # similarities up to which all are computed at once: 256 MiB in float32
+CHUNK_ELEMENTS = 2**22  # and how many at once above that: 64 MiB
 
 
 class AnchorLosses(NamedTuple):
@@ -161,8 +163,8 @@ def in_chunks(terms: Terms, pairs: Pairs, rows: int = 0, *, met: int = 0) -> tup
     Args:
         terms: see ``Terms``.
         pairs: anchors and keys.
-        rows: samples at a time; 0 chooses: all up to 2²⁸ similarities, above that chunks of 2²⁶.
-        met: views of the keys that an anchor is compared with; 0: all.
+        rows: samples at a time; 0 chooses: all up to 2²⁴ similarities, above that chunks of 2²².
+        met: views of the keys that an anchor is compared with, or as many as take the same memory; 0: all.
     """
     k, n = pairs.anchors.shape[:2]
     queued = 0 if pairs.queue is None else len(pairs.queue)

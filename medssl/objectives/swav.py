@@ -20,29 +20,9 @@ from medssl.objectives.base import Family, Given, LossOutput, Objective, positiv
 from medssl.objectives.gather import gather_views
 from medssl.objectives.pairs import unit
 
-__all__ = ["SwAV", "pushed", "swav_assignments"]
+__all__ = ["SwAV", "pushed"]
 
 ASSIGNING = 2  # views whose assignments are predicted
-
-
-def swav_assignments(
-    embeddings: Tensor, prototypes: Tensor, *, epsilon: float, iterations: int, queue: Tensor | None = None
-) -> Tensor:
-    """Assignments of the samples of the assigning views, each view a problem of its own, without gradient.
-
-    Args:
-        embeddings: (A, N, D), unit length.
-        prototypes: (K, D), unit length.
-        epsilon: see ``sinkhorn``.
-        iterations: see ``sinkhorn``.
-        queue: (A, L, D) embeddings of earlier steps, unit length, which are assigned anew with these prototypes.
-
-    Returns:
-        (A, N, K).
-    """
-    with torch.no_grad():
-        earlier = None if queue is None else queue @ prototypes.T
-        return assign(embeddings @ prototypes.T, epsilon=epsilon, iterations=iterations, earlier=earlier)
 
 
 def pushed(queue: Tensor, newest: Tensor) -> Tensor:
@@ -113,10 +93,10 @@ class SwAV(Objective):
         embeddings = unit(views)
         prototypes = unit(still(self.prototypes, given.progress < self.frozen))
         scores = embeddings @ prototypes.T
-        first = embeddings[:ASSIGNING].detach()
-        q = swav_assignments(first, prototypes, epsilon=self.epsilon, iterations=self.iterations, queue=queue)
+        earlier = None if queue is None else queue @ prototypes.detach().T  # assigned anew with these prototypes
+        q = assign(scores[:ASSIGNING], epsilon=self.epsilon, iterations=self.iterations, earlier=earlier)
         if self.queue_size and self.training:
-            self._push(first)
+            self._push(embeddings[:ASSIGNING].detach())
         loss = prediction_loss(scores, q, temperature=self.temperature)
         return LossOutput(loss, assignment_logs(loss.detach(), scores, q))
 

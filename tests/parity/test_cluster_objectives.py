@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from medssl.objectives import positions
-from medssl.objectives.assignment import cross_entropies, prediction_loss, sinkhorn
+from medssl.objectives.assignment import assign, cross_entropies, prediction_loss, sinkhorn
 from medssl.objectives.masks import inverse_blocks
 from medssl.objectives.matryoshka import NestedHead
-from medssl.objectives.swav import SwAV, pushed, swav_assignments
+from medssl.objectives.swav import SwAV, pushed
 
 Golden = Callable[[str], Mapping[str, np.ndarray]]
 TIGHT = {"atol": 1e-10, "rtol": 1e-10}
@@ -43,9 +43,11 @@ def test_swav_assignments_loss_gradients_and_queue(golden: Golden) -> None:
         embeddings, prototypes = case["emb"].requires_grad_(), case["protos"].requires_grad_()
         queue = case.get("queue_before")
         options = {"epsilon": float(case["eps"]), "iterations": int(case["iters"])}
-        q = swav_assignments(embeddings[:2], prototypes, queue=queue, **options)  # type: ignore[arg-type]
+        scores = embeddings @ prototypes.T
+        earlier = None if queue is None else queue @ prototypes.T
+        q = assign(scores[:2], earlier=earlier, **options)  # type: ignore[arg-type]
         torch.testing.assert_close(q, case["q"], **TIGHT)
-        loss = prediction_loss(embeddings @ prototypes.T, q, temperature=float(case["temp"]))
+        loss = prediction_loss(scores, q, temperature=float(case["temp"]))
         loss.backward()
         torch.testing.assert_close(loss.detach(), case["loss"], **TIGHT)
         torch.testing.assert_close(embeddings.grad, case["grad_emb"], **TIGHT)
