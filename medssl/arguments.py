@@ -154,7 +154,7 @@ def explain(message: str, function: Callable[..., Any], options: Sequence[str]) 
         function: the verb's function, whose signature tells what is allowed where.
         options: the verb's option strings (``--out``).
     """
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    lines = _informative(message)
     keys = [found[1] for line in lines if (found := re.search(r'Parser key "([^"]+)"', line))]
     where = ".".join(keys)
     last = lines[-1].removeprefix(f'Parser key "{keys[-1]}": ') if keys else lines[-1]
@@ -170,8 +170,31 @@ def explain(message: str, function: Callable[..., Any], options: Sequence[str]) 
         base = _hint_at(function, keys, lines)
         return f"{where}: " + unknown_name("class", found[1], {c.__name__ for c in _classes_in(base)})
     last = re.sub(r"Expected a (?:typing\.)?Literal\[(.*?)\]", r"expected one of \1", last)
-    last = re.sub(r"Expected a <class '(.*?)'>", r"expected a \1", last)
+    last = re.sub(r"Expected a <class '(.*?)'>", _expected, last).replace(" or expected", " or")
     return f"--{where}: {last}" if where else last
+
+
+def _expected(found: re.Match[str]) -> str:
+    """``expected an int``."""
+    return f"expected {'an' if found[1][0] in 'aeio' else 'a'} {found[1]}"
+
+
+_NOISE = re.compile(r"Does not validate against any|Subtypes: |Errors:$|Given value|Expected a <class 'NoneType'>")
+
+
+def _informative(message: str) -> list[str]:
+    """The lines that say what is wrong: of "A or nothing" those about A, of several kinds one line with all of them."""
+    told = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    lines = [line for line in told if not _NOISE.match(line)] or told
+    given = re.search(r"Given value: (.*)", message)
+    kinds: list[str] = []
+    while given and lines and (found := re.fullmatch(r"Expected a ((?:typing\.|<class|Literal).*?)", lines[-1])):
+        kind, _, got = found[1].partition(". Got value: ")
+        kinds.insert(0, kind)
+        lines.pop()
+    if kinds and given:
+        lines.append("Expected a " + " or Expected a ".join(kinds) + f". Got value: {got or given[1]}")
+    return lines
 
 
 def _hint_at(function: Callable[..., Any], keys: Sequence[str], lines: Sequence[str]) -> Any:
@@ -202,7 +225,7 @@ def _class_paths(lines: Sequence[str]) -> Iterator[type]:
 
 
 def _classes_in(hint: Any) -> list[type]:
-    bases: list[type] = [h for h in (get_args(hint) or (hint,)) if isinstance(h, type)]
+    bases: list[type] = [h for h in (get_args(hint) or (hint,)) if isinstance(h, type) and h is not type(None)]
     found: list[type] = []
     for base in bases:
         found.extend(subclasses(base))

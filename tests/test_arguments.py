@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from medssl import cli
 from medssl.arguments import normalise
 from medssl.training.settings import FinetuneSettings
 
@@ -50,3 +51,25 @@ def verb(
 )
 def test_normalise(typed: list[str], taken: list[str]) -> None:
     assert normalise(verb, typed) == taken
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--method.objective", "DLC"], "method.objective: unknown class 'DLC'; did you mean 'DCL'?"),
+        (
+            ["--method.objective", "DCL", "--method.objective.temprature", "0.1"],
+            "unknown option 'method.objective.temprature'; did you mean 'method.objective.temperature'?",
+        ),
+        (["--method.projectr", "3"], "unknown option 'method.projectr'; did you mean 'method.projector'?"),
+        (["--method.objective.temperature", "x"], "--method.objective.temperature: expected a float. Got value: x"),
+        (["--method.views.gap_s", "x"], "--method.views.gap_s: expected a float. Got value: x"),
+        (["--method.momentum", "high"], "--method.momentum: expected a float or one of 'auto'. Got value: high"),
+        (["--method.same_patient", "maybe"], "--method.same_patient: expected one of 'ignore', 'negative'"),
+        (["--trainer.max_steps", "many"], "--trainer.max_steps: expected an int. Got value: many"),
+    ],
+)
+def test_a_wrong_value_is_explained(typed: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also deep inside optional classes, where jsonargparse explains every alternative."""
+    assert cli.main(["pretrain", "--config", "contrastive_ecg_laptop", "--cohort", "a", "--out", "b", *typed]) == 2
+    assert said in capsys.readouterr().err

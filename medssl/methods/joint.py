@@ -23,6 +23,10 @@ from medssl.optim import Optim
 from medssl.views.base import Batch, Sample, Views
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas as pd
+
     from medssl.cohort import CohortInfo, Reader
 
 __all__ = ["JointEmbedding", "Momentum", "SamePatient"]
@@ -112,7 +116,9 @@ class JointEmbedding(Method):
         super().check(info)
 
     def prepare(self, source: Readable, *, batch: int) -> None:
-        """See ``Method.prepare``: memory of single recordings."""
+        """See ``Method.prepare``: memory of single recordings; all must have the label that is asked for."""
+        if self.label is not None and source.manifest is not None:
+            _require_label(source.manifest, self.label)
         self.objective.remember(len(source.places))
         if self.weighting is not None:
             self.weighting.remember(len(source.places))
@@ -226,16 +232,30 @@ class JointEmbedding(Method):
             )
 
 
+def _require_label(manifest: pd.DataFrame, name: str) -> None:
+    column = f"label_{name}" if f"label_{name}" in manifest else name
+    if column not in manifest:
+        raise ConfigError(f"label: the cohort has no column '{name}'; {_labels_are(map(str, manifest))}")
+    without = manifest["recording"][manifest[column].isna()]
+    if len(without):
+        raise ConfigError(
+            f"label: {len(without)} of {len(manifest)} recordings have no '{name}' (first: {without.iloc[0]}); give "
+            "their values and prepare the cohort again, or choose another label"
+        )
+
+
+def _labels_are(columns: Iterable[str]) -> str:
+    known = sorted(k.removeprefix("label_") for k in columns if k.startswith("label_"))
+    return f"its labels are: {', '.join(known) or 'none'}"
+
+
 def _label(reader: Reader, name: str, *, continuous: bool) -> np.ndarray[Any, Any]:
     """A manifest column's value of one recording: a number if asked for, else an integer that stands for it."""
     record = reader.record
     key = f"label_{name}" if f"label_{name}" in record else name
     value = record.get(key)
     if value is None or value != value:
-        known = sorted(k.removeprefix("label_") for k in record if k.startswith("label_"))
-        raise CohortError(
-            f"recording {reader.recording} has no '{name}'; the cohort's labels are: {', '.join(known) or 'none'}"
-        )
+        raise CohortError(f"recording {reader.recording} has no '{name}'; {_labels_are(record)}")
     if continuous:
         if isinstance(value, str):
             raise CohortError(f"recording {reader.recording} has '{name}' = '{value}', which is no number")

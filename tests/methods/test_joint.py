@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from toys import signal, signal_encoder
@@ -33,6 +34,14 @@ class Labelled:
         return getattr(self.toy, name)
 
 
+class Source:
+    """Recordings as far as ``prepare`` looks at them: the manifest."""
+
+    def __init__(self, **columns: list[Any]) -> None:
+        self.manifest = pd.DataFrame({"recording": ["R0", "R1", "R2"], **columns})
+        self.places = [(0, row) for row in range(3)]
+
+
 def drawn_label(method: Contrastive, **columns: Any) -> Any:
     return method.draw(Labelled(**columns), np.random.default_rng(0))["label"]  # type: ignore[arg-type]
 
@@ -50,6 +59,16 @@ def test_a_numeric_column_is_a_number_where_the_objective_wants_one() -> None:
     assert drawn_label(method, label_age=61) == np.float32(61)
     with pytest.raises(CohortError, match="no number"):
         drawn_label(method, label_age="old")
+
+
+@pytest.mark.parametrize("column", ["finding", "label_finding"])
+def test_missing_labels_are_found_before_the_first_step(column: str) -> None:
+    method = contrastive(label="finding")
+    method.prepare(Source(**{column: [1, 0, 1]}), batch=2)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"2 of 3 recordings have no 'finding' \(first: R1\)"):
+        method.prepare(Source(**{column: [1.0, None, np.nan]}), batch=2)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"no column 'finding'; its labels are: age"):
+        method.prepare(Source(label_age=[1, 2, 3]), batch=2)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [{}, {"label_finding": None}, {"label_finding": float("nan")}])
