@@ -4,7 +4,7 @@ Get the data: your own, or any data set of https://openneuro.org. Licence, citat
 ``dataset_description.json`` and README). Cite the standard: Gorgolewski KJ et al., Scientific Data 3:160044, 2016.
 
 Layout: ``sub-*/[ses-*/]{anat,eeg,func}/sub-*[_ses-*][_run-*]_SUFFIX.EXT``, ``participants.tsv``; events in
-``*_events.tsv``; label maps anywhere below ``derivatives/``.
+``*_events.tsv``; label maps and masks anywhere below ``derivatives/``, told apart by how their names end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class BIDS(Recipe):
     Args:
         datatype: ``"anat"``, ``"eeg"`` or ``"func"``.
         suffix: of the files: ``"T1w"`` (default for anat), ``"T2w"``, ``"FLAIR"``, ``"eeg"``, ``"bold"``.
-        mask: suffix of label maps in ``derivatives/`` of the same subject, session and run, e.g. ``"dseg"``.
+        mask: how the names of label maps in ``derivatives/`` of the same subject, session and run end: a suffix such
+            as ``"dseg"``, with entities before it where several have that suffix (``"desc-brain_mask"``).
         labels: columns of ``participants.tsv`` to keep as labels; all when empty.
         spacing_mm: voxel size of volumes; None keeps each volume's own.
         rate_hz: of signals; None keeps each recording's own.
@@ -85,11 +86,15 @@ class BIDS(Recipe):
         for file in wanted:
             entities = _entities(file)
             person = people.get(entities.get("sub", ""), {})
-            mask = masks.get(_case(file))
+            found = masks.get(_case(file), [])
+            if len(found) > 1:
+                names = " and ".join(f.name for f in found[:2])
+                yield Rejected(str(file), f"{len(found)} label maps end in {self.mask}: {names}; name one more closely")
+                continue
             yield Item(
                 file,
                 Ids(f"sub-{entities['sub']}", entities.get("ses", ""), _stem(file)),
-                masks={self.mask: mask} if mask else {},
+                masks={self.mask: found[0]} if found else {},
                 labels={k: cell(v) for k, v in person.items() if k != "site" and (not self.labels or k in self.labels)},
                 site=person.get("site") or "",
             )
@@ -141,10 +146,14 @@ def _people(source: Path) -> dict[str, dict[str, str | None]]:
     }
 
 
-def _derivatives(source: Path, suffix: str) -> dict[tuple[str, str, str], Path]:
+def _derivatives(source: Path, ending: str) -> dict[tuple[str, str, str], list[Path]]:
+    """Subject, session and run → the label maps whose names end so."""
     folder = source / "derivatives"
-    files = files_below(folder, VOLUMES) if folder.is_dir() else []
-    return {_case(f): f for f in files if _suffix(f) == suffix}
+    found: dict[tuple[str, str, str], list[Path]] = {}
+    for file in files_below(folder, VOLUMES) if folder.is_dir() else []:
+        if _stem(file).endswith(f"_{ending}"):
+            found.setdefault(_case(file), []).append(file)
+    return found
 
 
 def _events(table: Path) -> Iterator[Event]:

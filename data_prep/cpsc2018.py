@@ -16,7 +16,7 @@ from pathlib import Path
 
 from medssl.adapters.channels import ECG_12_LEADS
 from medssl.adapters.recording import Ids, Read, Recording, Rejected
-from medssl.cohort.finding import cell, files_below, read_rows, require_folder
+from medssl.cohort.finding import cell, files_below, require_folder, rows_by
 from medssl.cohort.reading import read_item
 from medssl.cohort.recipe import Item, Recipe
 from medssl.cohort.signals import SignalPreparation
@@ -71,8 +71,7 @@ class CPSC2018(Recipe):
         headers = files_below(require_folder(source, "cpsc2018"), (".hea",))
         if not headers:
             raise RecipeError(f"no .hea below '{source}'; recipe 'cpsc2018' wants the folder of WFDB records")
-        table = source / "labels.csv"
-        rows = {row["record"]: row for row in read_rows(table) if row.get("record")} if table.is_file() else {}
+        rows = rows_by(source / "labels.csv", "record")
         for header in headers:
             row: Mapping[str, str | None] = rows.get(header.stem, {})
             yield Item(

@@ -13,15 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from medssl.adapters.masks import read_mask
 from medssl.adapters.recording import Ids, Read, Rejected
-from medssl.cohort.finding import cell, files_below, read_rows, require_folder
-from medssl.cohort.reading import place_mask, read_item
+from medssl.cohort.finding import cell, files_below, require_folder, rows_by
+from medssl.cohort.merging import merge_labels
+from medssl.cohort.reading import read_item
 from medssl.cohort.recipe import Item, Recipe
 from medssl.cohort.volumes import VolumePreparation
-from medssl.errors import RecipeError, UnreadableRecording
+from medssl.errors import RecipeError
 
 __all__ = ["IXI"]
 
@@ -68,8 +66,9 @@ class IXI(Recipe):
         images = [f for f in files if "-T1." in f.name or "_T1." in f.name]
         if not images:
             raise RecipeError(f"no file named like IXI002-Guys-0828-T1.nii.gz below '{source}'")
+        masks = ("structures", "regions") if self.regions else ("structures",)
         maps = {f.name.split("_T1_DLMUSE")[0]: f for f in files if "_T1_DLMUSE" in f.name}
-        people = _people(source)
+        people = rows_by(source / "participants.tsv", "subject")
         for image in images:
             subject = image.name.split("_T1.")[0].split("-T1.")[0]
             person = people.get(subject, {})
@@ -78,7 +77,7 @@ class IXI(Recipe):
             yield Item(
                 image,
                 Ids(patient=subject, recording=subject),
-                masks={"dlmuse": regions} if regions else {},
+                masks=dict.fromkeys(masks, regions) if regions else {},
                 labels={"age": cell(person.get("age")), "sex": person.get("sex")},
                 site=person.get("site") or (parts[1] if len(parts) > 1 else ""),
             )
@@ -87,21 +86,5 @@ class IXI(Recipe):
 
     def read(self, item: Item) -> Read:
         """The volume, with its regions merged into structures."""
-        read = read_item(self.kind, Item(item.path, item.ids, labels=item.labels, site=item.site))
-        if "dlmuse" not in item.masks or not read.recordings:
-            return read
-        try:
-            regions = place_mask(read_mask(item.masks["dlmuse"]), read.recordings[0], "mask 'dlmuse'")
-        except UnreadableRecording as error:
-            return Read([], [Rejected(item.source, error.reason)])
-        table = np.zeros(max(256, int(regions.max()) + 1), dtype=np.uint8)
-        for value, (_, indices) in enumerate(STRUCTURES, start=1):
-            table[list(indices)] = value
-        masks = {"structures": table[regions]} | ({"regions": regions} if self.regions else {})
-        return Read([r.with_(labels={**r.labels, **masks}) for r in read.recordings], read.rejected)
-
-
-def _people(source: Path) -> dict[str, dict[str, str | None]]:
-    table = source / "participants.tsv"
-    rows = read_rows(table) if table.is_file() else []
-    return {row["subject"]: row for row in rows if row.get("subject")}  # type: ignore[misc]
+        groups = {value: indices for value, (_, indices) in enumerate(STRUCTURES, start=1)}
+        return merge_labels(read_item(self.kind, item), "structures", groups, others="background")

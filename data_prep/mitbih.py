@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medssl.adapters.recording import Ids, Read, Recording, Rejected
-from medssl.cohort.finding import cell, files_below, read_rows, require_folder
+from medssl.cohort.finding import cell, files_below, require_folder, rows_by
 from medssl.cohort.reading import read_item
 from medssl.cohort.recipe import Item, Recipe
 from medssl.cohort.signals import SignalPreparation
@@ -73,8 +73,7 @@ class MITBIH(Recipe):
         headers = files_below(require_folder(source, "mitbih"), (".hea",))
         if not headers:
             raise RecipeError(f"no .hea below '{source}'; recipe 'mitbih' wants the folder of WFDB records")
-        table = source / "records.csv"
-        rows = {row["record"]: row for row in read_rows(table) if row.get("record")} if table.is_file() else {}
+        rows = rows_by(source / "records.csv", "record")
         for header in headers:
             record = header.stem
             row: Mapping[str, str | None] = rows.get(record, {})

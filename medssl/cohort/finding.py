@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from medssl.adapters.recording import Rejected
 from medssl.errors import RecipeError
 
-__all__ = ["cell", "files_below", "is_companion", "read_rows", "require_folder", "text"]
+__all__ = [
+    "cell",
+    "files_below",
+    "in_pairs",
+    "is_companion",
+    "numbers",
+    "read_rows",
+    "require_folder",
+    "rows_by",
+    "text",
+]
 
 _EMPTY = {"", "n/a", "na", "nan", "none", "null"}
 _LISTS = re.compile(r"\s*[,;|]\s*")
@@ -68,6 +79,48 @@ def is_companion(path: Path) -> bool:
             if name.endswith(suffix) and path.with_name(path.name[: -len(suffix)] + header).is_file():
                 return True
     return False
+
+
+def in_pairs(
+    images: Mapping[str, Path], label_maps: Mapping[str, Path], *, require: bool
+) -> Iterator[tuple[str, Path, Path | None] | Rejected]:
+    """Images with the label maps of the same case, in the images' order; then what is left over.
+
+    Args:
+        images: case → file. label_maps: case → file.
+        require: reject an image that has no label map; otherwise it comes with None.
+    """
+    for case, image in images.items():
+        label_map = label_maps.get(case)
+        if label_map is None and require:
+            yield Rejected(str(image), "image without label map")
+        else:
+            yield case, image, label_map
+    for case, label_map in label_maps.items():
+        if case not in images:
+            yield Rejected(str(label_map), "label map without image")
+
+
+def numbers(ranges: str) -> frozenset[int]:
+    """The whole numbers of a list as papers print it.
+
+    >>> sorted(numbers("1-3 12"))
+    [1, 2, 3, 12]
+    """
+    ends = [part.partition("-")[::2] for part in ranges.split()]
+    return frozenset(n for first, last in ends for n in range(int(first), int(last or first) + 1))
+
+
+def rows_by(file: Path, key: str) -> dict[str, dict[str, str | None]]:
+    """Rows of a table that may be missing, by the value of one column; rows without that value are left out.
+
+    Raises:
+        RecipeError: as :func:`read_rows`, or the table has no such column.
+    """
+    rows = read_rows(file) if file.is_file() else []
+    if rows and key not in rows[0]:
+        raise RecipeError(f"table '{file}' has no column '{key}'; there are {', '.join(rows[0])}")
+    return {value: row for row in rows if (value := row[key])}
 
 
 def read_rows(file: Path) -> list[dict[str, str | None]]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from medssl.errors import SplitError
+from medssl.errors import SplitError, unknown_name
 from medssl.splits.dealing import deal_folds, draw_test
 from medssl.splits.files import Split, patient_key
-from medssl.splits.stratify import patient_strata
+from medssl.splits.stratify import LABEL, patient_strata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,7 @@ def split(
     stratify: str | None = None,
     seed: int = 0,
     test_sites: Sequence[str] = (),
+    test_where: str = "",
     overwrite: bool = False,
 ) -> Split:
     """Write a named patient-level split file into a cohort and print who is where.
@@ -43,6 +44,8 @@ def split(
         stratify: label, event kind or mask to balance; patients without it are never test patients.
         seed: of the draw.
         test_sites: whole sites to hold out as external test sets.
+        test_where: an official test set, as LABEL=VALUE (``split=test``): the patients with that value, whatever
+            ``test`` says.
         overwrite: replace a split of the same name.
     """
     from medssl.cohort import Cohort
@@ -57,6 +60,7 @@ def split(
         stratify=stratify,
         seed=seed,
         test_sites=test_sites,
+        test_patients=_patients_where(opened.manifest, test_where) if test_where else (),
         events=opened.events,
     )
     file = made.save(cohort, overwrite=overwrite)
@@ -106,6 +110,12 @@ def make_split(
         if unknown:
             raise SplitError(f"test patients {', '.join(unknown[:5])} are not in the manifest (or at a held-out site)")
         held = tuple(sorted(test_patients))
+        unlabelled = [p for p in held if p not in strata_of]
+        if unlabelled:
+            raise SplitError(
+                f"{len(unlabelled)} of {len(held)} test patients have no '{stratify}' (first: {unlabelled[0]}); "
+                "nothing could be measured on them: choose another test set"
+            )
     else:
         held = draw_test(groups, strata_of, test, rng)
     development = tuple(p for p in pool if p not in set(held))
@@ -126,6 +136,28 @@ def make_split(
         folds=dealt,
         manifest_sha256=_manifest_sha256(manifest),
     )
+
+
+def _patients_where(manifest: pd.DataFrame, condition: str) -> tuple[str, ...]:
+    """Patients of the recordings whose label has a value: ``"split=test"``."""
+    label, equals, value = condition.partition("=")
+    labels = [c.removeprefix(LABEL) for c in manifest.columns if c.startswith(LABEL)]
+    if not equals:
+        raise SplitError(f"--test-where '{condition}' is not LABEL=VALUE, such as split=test")
+    if label not in labels:
+        raise SplitError(unknown_name("label", label, labels))
+    values: dict[str, set[str]] = {}
+    for patient, found in zip(manifest["patient"], manifest[LABEL + label], strict=True):
+        if found is not None and found == found:  # NaN is unknown, too
+            values.setdefault(str(patient), set()).add(f"{found:g}" if isinstance(found, float) else str(found))
+    chosen = [patient for patient, has in sorted(values.items()) if value in has]
+    if not chosen:
+        known = ", ".join(sorted(set().union(*values.values()))[:10])
+        raise SplitError(f"no recording has {label} '{value}'; there are: {known}")
+    torn = [patient for patient in chosen if len(values[patient]) > 1]
+    if torn:
+        raise SplitError(f"patient '{torn[0]}' has {label} {' and '.join(sorted(values[torn[0]]))}: on one side only")
+    return tuple(chosen)
 
 
 def coverage(split: Split, strata: Mapping[str, str]) -> dict[str, dict[str, int]]:

@@ -17,6 +17,7 @@ import pytest
 import medssl.adapters
 from medssl.adapters import masks, signal, volume
 from medssl.adapters.dicom import read_dicom
+from medssl.adapters.image_stack import read_image_stack
 from medssl.adapters.recording import Read, Recording
 from medssl.errors import MedSSLError, UnreadableRecording
 
@@ -28,6 +29,7 @@ ENTRIES: dict[str, tuple[Adapter, list[str], dict[str, Any]]] = {
     "read_volume": (volume.read_volume, VOLUMES, {}),
     "read_mask": (masks.read_mask, VOLUMES, {}),
     "read_dicom": (read_dicom, DICOM, {}),
+    "read_image_stack": (read_image_stack, [".png"], {}),
     "read_signal": (signal.read_signal, SIGNALS, {}),
     "read_signal-with-rate": (signal.read_signal, SIGNALS, {"rate_hz": 100.0, "units": "mV"}),
 }

@@ -37,9 +37,11 @@ def found(recipe: Recipe, source: Path) -> list[Any]:
 
 
 def test_the_promised_recipes_are_there() -> None:
-    promised = {"folder", "table", "dicom", "bids", "msd", "nnunet", "ixi", "mitbih", "cpsc2018"}
-    assert promised <= set(NAMES)
-    assert {"msd", "ixi", "mitbih", "cpsc2018"} <= {name for name in NAMES if is_public(name)}
+    own = {"folder", "table", "dicom", "bids", "nnunet"}
+    hearts, abdomens = {"acdc", "mmwhs", "sunnybrook"}, {"btcv", "amos"}
+    public = {"msd", "ixi", "openmind", "medmnist3d", "mitbih", "cpsc2018", *hearts, *abdomens}
+    assert own | public <= set(NAMES)
+    assert public <= {name for name in NAMES if is_public(name)}
 
 
 @everywhere

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from medssl.adapters.recording import Rejected
@@ -162,3 +163,51 @@ def test_dicom_patients_come_from_the_header(shared_data, by):
     assert items
     if by == "study":
         assert len(items) >= len([r for r in rejected.values() if "whose it is" in r])
+
+
+def test_the_merged_structures_of_ixi_cover_every_named_region_once(shared_data):
+    recipe, items, _ = find("ixi", shared_data / "ixi_t1_2mm", regions=True)
+    (recording,) = recipe.read(items["IXI014-HH-1236"]).recordings
+    merged, regions = recording.labels["structures"], recording.labels["regions"]
+    pairs = {int(r): set(np.unique(merged[regions == r]).tolist()) for r in np.unique(regions)}
+    assert all(len(into) == 1 for into in pairs.values())
+    assert {r for r, into in pairs.items() if into == {0}} == {0, 46, 69}  # background, and two that nobody named
+    assert len(pairs) == 149
+    assert recording.labels["age"] == 34.24
+
+
+def test_adrenal_glands_keep_their_classes_and_the_released_split(shared_data):
+    recipe, items, rejected = find("medmnist3d", shared_data / "adrenalmnist3d")
+    assert rejected == {}
+    counts = {
+        s: [i.labels["class"] for i in items.values() if i.labels["split"] == s] for s in ("train", "val", "test")
+    }
+    assert {s: len(names) for s, names in counts.items()} == {"train": 1188, "val": 98, "test": 148}
+    assert 0.7 < counts["train"].count("normal") / 1188 < 0.85
+    with np.load(shared_data / "adrenalmnist3d" / "adrenalmnist3d_64.npz", allow_pickle=False) as arrays:
+        expected, labels = arrays["val_images"], arrays["val_labels"]
+    for index in (0, 97, 3):  # forward, and back again
+        (recording,) = recipe.read(items[f"val-{index:04d}"]).recordings
+        np.testing.assert_array_equal(recording.data, expected[index])
+        assert recording.labels["class"] == ("normal", "hyperplasia")[int(labels[index, 0])]
+        prepared = recipe.preparation()(recording)
+        network = prepared.image * prepared.input_scale + prepared.input_offset
+        assert set(np.unique(network).tolist()) == {0.0, 1.0}
+
+
+def test_sunnybrook_slices_become_two_stacks_a_patient(shared_data):
+    source = shared_data / "sunnybrook_cmr_png"
+    recipe, items, rejected = find("sunnybrook", source)
+    assert (len(items), rejected) == (16, {})
+    assert len({item.ids.patient for item in items.values()}) == 8
+    area: dict[tuple[str, str], float] = {}
+    for item in items.values():
+        (recording,) = recipe.read(item).recordings
+        assert recording.data.shape[1:] == (256, 256)
+        area[item.ids.patient, item.labels["phase"]] = float(recording.labels["lv"].sum()) / len(recording.data)
+    for patient in {p for p, _ in area}:
+        assert area[patient, "ED"] > area[patient, "ES"]  # the heart is full, then empty
+    table = pd.read_csv(source / "slices.tsv", sep="\t")
+    shape = recipe.read(items["SC-HF-NI-33_phase20"]).recordings[0]
+    rows = table[(table.patient == "SC-HF-NI-33") & (table.phase == 20)].sort_values("slice")
+    np.testing.assert_array_equal(shape.labels["lv"].sum(axis=(1, 2)), rows.lv_area_px)
