@@ -78,10 +78,14 @@ def _nothing_shown(summary: Entry, found: Sequence[Entry], n: int) -> str:
     metric = summary["metric"]
     effect = summary["planning"]["detectable_effect_sd"]
     bounds = f" [{widest['low']:.3g}, {widest['high']:.3g}]" if _number(widest["low"]) else ""
+    passed = ""
+    if widest["p_holm"] < ALPHA:
+        why = "its interval holds zero" if bounds else "so few patients give no interval"
+        passed = f"; it passes the test, but {why}, and a claim needs both"
     return (
         f"No encoder differed reliably from {widest['baseline']} at any label budget; the largest difference in "
         f"{info_of(metric).title} was {widest['difference']:+.3g}{bounds} for "
-        f"{widest['encoder']} with {_patients(widest)} (adjusted {format_p(widest['p_holm'])}). With {n} test "
+        f"{widest['encoder']} with {_patients(widest)} (adjusted {format_p(widest['p_holm'])}{passed}). With {n} test "
         f"patients, differences below about {effect:.2g} standard deviations between patients would usually go unseen."
     )
 

@@ -16,6 +16,7 @@ from toy_studies import AGE, BEATS, MASKS, PATIENTS, make_plan, run
 from medssl.errors import TrainingError
 from medssl.evaluation.results import COLUMNS, TaskInfo
 from medssl.evaluation.study import run_study
+from medssl.evaluation.verdict import verdict
 
 KINDS = pytest.mark.parametrize("info", [MASKS, BEATS, AGE], ids=["segmentation", "classification", "regression"])
 
@@ -128,6 +129,21 @@ def test_equal_arms_are_not_called_different(tmp_path: Path) -> None:
     assert "No encoder differed reliably from scratch" in summary["verdict"]
     assert "would usually go unseen" in summary["verdict"]
     assert all(c["p_holm"] == 1 for c in summary["comparisons"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "why"), [(None, None, "so few patients give no interval"), (-0.01, 0.2, "its interval holds zero")]
+)
+def test_a_passed_test_alone_is_no_claim(low: float | None, high: float | None, why: str) -> None:
+    comparison = {
+        "encoder": "voco", "baseline": "scratch", "budget": "2", "n_training_patients": 2, "difference": 0.1,
+        "low": low, "high": high, "p_holm": 0.03, "better": True, "n_patients": 8,
+    }  # fmt: skip
+    planning = {"n_test_patients": 8, "detectable_effect_sd": 1.2}
+    told = verdict(
+        {"comparisons": [comparison], "results": [], "metric": "dice", "repeats": 5, "planning": planning, "failed": []}
+    )
+    assert "No encoder differed reliably" in told and f"p = 0.030; it passes the test, but {why}" in told
 
 
 def test_a_simple_baseline_that_wins_is_named(tmp_path: Path) -> None:
