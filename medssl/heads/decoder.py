@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from medssl.encoders.base import Encoder
 from medssl.encoders.blocks import ConvNormAct, convolution
+from medssl.encoders.slice_wise import SliceWise
 from medssl.errors import ConfigError
 
 __all__ = ["Decoder", "finer_strides"]
@@ -53,71 +54,102 @@ class Decoder(nn.Module):
 
     Where the finest map is strided (vision transformers, patch stems), levels of halving stride are added above it
     without skips, and a small convolution of the input itself is the skip of the full-resolution level, as in UNETR
-    (Hatamizadeh et al., 2022). Each level has one convolution, as the decoder of nnU-Net's ResEnc.
+    (Hatamizadeh et al., 2022). Each level has one convolution, as the decoder of nnU-Net's ResEnc. The decoder of a
+    ``SliceWise`` encoder works on slices too: with it, the network is the 2-D U-Net of each slice.
 
     Args:
         encoder: its ``channels`` and ``strides`` describe the maps.
-        classes: K.
+        classes: K; None leaves the classifiers out, as pre-training does.
         channels: of each decoder level, fine to coarse (all levels but the coarsest map); None takes the channels of
             the map of that level, at most 320, halving towards full resolution in added levels (at least 16).
         deep_supervision: in training return logits of the three finest levels, else of the finest alone.
+        blocks: how many levels there are, counted from the coarsest map; they have the names that they have in the
+            whole decoder. None makes all.
+
+    Attributes:
+        strides: of each level that there is, fine to coarse.
+        channels: of each level that there is, fine to coarse.
 
     Raises:
-        ConfigError: ``channels`` of the wrong length.
+        ConfigError: ``channels`` of the wrong length, or more ``blocks`` than levels.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        classes: int,
+        classes: int | None,
         *,
         channels: Sequence[int] | None = None,
         deep_supervision: bool = False,
+        blocks: int | None = None,
     ) -> None:
         super().__init__()
-        dims = encoder.dims
-        added = finer_strides(encoder.strides[0])
-        self.strides = [*added, *encoder.strides[:-1]]
+        self.slice_wise = isinstance(encoder, SliceWise)
+        encoder = encoder.encoder if isinstance(encoder, SliceWise) else encoder
+        dims, added = encoder.dims, finer_strides(encoder.strides[0])
+        strides = [*added, *encoder.strides[:-1]]
         widths = _widths(encoder, len(added)) if channels is None else list(channels)
-        if len(widths) != len(self.strides):
+        if len(widths) != len(strides):
             raise ConfigError(
                 f"decoder_channels has {len(widths)} entries but the decoder over {type(encoder).__name__} has "
-                f"{len(self.strides)} levels of stride {self.strides} (fine to coarse)"
+                f"{len(strides)} levels of stride {strides} (fine to coarse)"
             )
-        self.image_skip = ConvNormAct(dims, encoder.in_channels, widths[0]) if added else None
+        if blocks is not None and not 1 <= blocks <= len(strides):
+            raise ConfigError(
+                f"the decoder over {type(encoder).__name__} has {len(strides)} blocks, so {blocks} of them cannot be "
+                "had; choose a number from 1 up to that, or an encoder of more stages"
+            )
+        first = 0 if blocks is None else len(strides) - blocks
+        self.strides, self.channels = strides[first:], widths[first:]
+        self.image_skip = ConvNormAct(dims, encoder.in_channels, widths[0]) if added and not first else None
         skips = [0] * len(added) + list(encoder.channels[:-1])
         if added:
             skips[0] = widths[0]
         inputs = [*widths, encoder.channels[-1]][1:]
-        self.levels = nn.ModuleList(
-            _Up(dims, c_in, skip, out) for c_in, skip, out in zip(inputs, skips, widths, strict=True)
+        # keyed, not listed: the blocks of a part have the names, and so the weights, of those of the whole
+        self.levels = nn.ModuleDict(
+            {str(i): _Up(dims, inputs[i], skips[i], widths[i]) for i in range(first, len(strides))}
         )
         # a single full-resolution map needs no level: it is classified as it is
-        outputs = widths or [encoder.channels[-1]]
+        outputs = self.channels or [encoder.channels[-1]]
         supervised = min(3, len(outputs)) if deep_supervision else 1
         self.outputs = nn.ModuleList(
-            convolution(dims, w, classes, kernel=1, stride=(1,) * dims) for w in outputs[:supervised]
+            convolution(dims, w, classes, kernel=1, stride=(1,) * dims) for w in outputs[:supervised] if classes
         )
-        self.added = len(added)
+        self.added, self.first = len(added), first
 
     def forward(self, x: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Logits, fine to coarse; the first has the size of the input.
+        """Logits, fine to coarse; the first has the size of the input. Without classifiers, the map of every level.
 
         Args:
             x: (B, C, *spatial), what the encoder saw.
             maps: its maps, fine to coarse.
         """
+        if self.slice_wise:
+            slices = self._forward(_slices(x), [_slices(m) for m in maps])
+            return [y.unflatten(0, (len(x), -1)).transpose(1, 2) for y in slices]
+        return self._forward(x, maps)
+
+    def _forward(self, x: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
         y = maps[-1]
         decoded = [y] if not len(self.levels) else []
-        for i in reversed(range(len(self.levels))):
+        for name, level in reversed(list(self.levels.items())):
+            i = int(name)
             skip = maps[i - self.added] if i >= self.added else None
             if i == 0 and self.image_skip is not None:
                 skip = self.image_skip(x)
-            size = skip.shape[2:] if skip is not None else _size(x, self.strides[i])
-            y = self.levels[i](y, skip, size)
+            size = skip.shape[2:] if skip is not None else _size(x, self.strides[i - self.first])
+            y = level(y, skip, size)
             decoded.insert(0, y)
+        if not len(self.outputs):
+            return decoded
         outputs = self.outputs if self.training else self.outputs[:1]
         return [out(level) for out, level in zip(outputs, decoded, strict=False)]
+
+
+def _slices(x: Tensor) -> Tensor:
+    """(B, C, Z, Y, X) → (B·Z, C, Y, X)."""
+    return x.transpose(1, 2).flatten(0, 1)
 
 
 def _size(x: Tensor, stride: Sequence[int]) -> torch.Size:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from medssl.cohort import Cohort, CohortInfo, Reader
+    from medssl.heads.decoder import Decoder
 
 __all__ = ["Losses", "Method", "Readable"]
 
@@ -90,9 +91,27 @@ class Method(lightning.LightningModule, Configurable, ABC):
         return self.encoder
 
     @property
+    def decoder_exported(self) -> Decoder | None:
+        """The decoder (or its first blocks) over ``exported`` that fine-tuning may start from. Default: none."""
+        return None
+
+    @property
     def built_on(self) -> tuple[Path, ...]:
         """Runs whose weights are part of ``exported``, so that it has seen their patients too. Default: none."""
         return ()
+
+    @property
+    def labels_used(self) -> Sequence[int]:
+        """Items of what was prepared (see ``Readable.places``) whose labels are learnt from. Default: none."""
+        return ()
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done, 0 to 1."""
+        trainer = self._trainer
+        if trainer is None or not trainer.max_steps or trainer.max_steps < 0:
+            return 0.0
+        return min(1.0, trainer.global_step / trainer.max_steps)
 
     def check(self, info: CohortInfo) -> None:
         """Refuse, before the first step, a cohort this method cannot train on.
