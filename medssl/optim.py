@@ -22,10 +22,14 @@ class Optim:
 
     Attributes:
         lr: peak learning rate.
-        weight_decay: AdamW's decoupled decay; not applied to biases, norms and other 1-D weights.
+        weight_decay: AdamW's decoupled decay, or what SGD adds to the gradient; not applied to biases, norms and other
+            1-D weights.
         betas: AdamW's moment decays.
         schedule: shape of the learning rate after warm-up.
         warmup: optimiser steps of linear warm-up from 0; a value below 1 is a fraction of all steps.
+        algorithm: ``sgd`` has Nesterov momentum; nnU-Net: lr 0.01, weight_decay 3e-5, momentum 0.99, schedule poly,
+            warmup 0.
+        momentum: of SGD.
     """
 
     lr: float = 1e-3
@@ -33,6 +37,8 @@ class Optim:
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     warmup: float = 0.05
+    algorithm: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.99
 
 
 def lr_factor(step: int, *, total: int, warmup: float, schedule: str = "cosine") -> float:
@@ -60,18 +66,22 @@ def configure(
     total: int,
     *,
     steady: Sequence[tuple[str, torch.nn.Parameter]] = (),
+    factor: Callable[[int], float] | None = None,
 ) -> dict[str, Any]:
-    """What ``LightningModule.configure_optimizers`` returns: AdamW and a per-step schedule.
+    """What ``LightningModule.configure_optimizers`` returns: AdamW or SGD, and a per-step schedule.
 
     Args:
         groups: pairs of (named parameters, learning-rate multiplier).
         optim: the settings.
         total: optimiser steps of the whole training.
         steady: named parameters whose learning rate is the peak at every step.
+        factor: learning rate at a step as a share of its peak; None follows the settings' schedule.
     """
     import torch
 
     def scheduled(step: int) -> float:
+        if factor is not None:
+            return factor(step)
         return lr_factor(step, total=total, warmup=optim.warmup, schedule=optim.schedule)
 
     def constant(step: int) -> float:
@@ -80,13 +90,17 @@ def configure(
     param_groups: list[dict[str, Any]] = []
     factors: list[Callable[[int], float]] = []
     chosen = [(named, scale, scheduled) for named, scale in groups] + [(steady, 1.0, constant)]
-    for named, scale, factor in chosen:
+    for named, scale, law in chosen:
         for decay in (True, False):
             params = [p for _, p in named if p.requires_grad and (p.ndim > 1) == decay]
             if params:
                 wd = optim.weight_decay if decay else 0.0
                 param_groups.append({"params": params, "lr": optim.lr * scale, "weight_decay": wd})
-                factors.append(factor)
-    optimizer = torch.optim.AdamW(param_groups, lr=optim.lr, betas=optim.betas)
+                factors.append(law)
+    optimizer: torch.optim.Optimizer
+    if optim.algorithm == "sgd":
+        optimizer = torch.optim.SGD(param_groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
+    else:
+        optimizer = torch.optim.AdamW(param_groups, lr=optim.lr, betas=optim.betas)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -13,6 +14,7 @@ from medssl.configurable import Configurable
 from medssl.encoders.base import Encoder, Features
 from medssl.encoders.seeding import seeded
 from medssl.errors import ConfigError
+from medssl.heads.schedules import Schedule
 from medssl.optim import Optim, configure
 from medssl.views.base import Batch, Views, to_input
 
@@ -34,6 +36,8 @@ class Head(lightning.LightningModule, Configurable, ABC):
         frozen_steps: optimiser steps at the start in which only the head learns; the encoder's norms then use their
             running statistics.
         augmentation: view family whose augmentation is applied to training batches.
+        schedule: a published course of the learning rate, in place of that of ``optim``; where it begins with the head
+            alone, the optimiser starts anew after that. ``frozen_steps`` says whether the encoder then stands still.
 
     Raises:
         ConfigError: a negative rate, decay outside (0, 1] or negative step count.
@@ -48,6 +52,7 @@ class Head(lightning.LightningModule, Configurable, ABC):
         layer_decay: float = 1.0,
         frozen_steps: int = 0,
         augmentation: Views | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__()
         if encoder_lr < 0 or not 0 < layer_decay <= 1 or frozen_steps < 0:
@@ -59,6 +64,7 @@ class Head(lightning.LightningModule, Configurable, ABC):
         self.optim = optim or Optim()
         self.encoder_lr, self.layer_decay, self.frozen_steps = encoder_lr, layer_decay, frozen_steps
         self.augmentation = augmentation
+        self.schedule = schedule
         self._generator: torch.Generator | None = None
 
     @abstractmethod
@@ -118,9 +124,12 @@ class Head(lightning.LightningModule, Configurable, ABC):
         return self
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Thaw the encoder when its frozen steps are over."""
+        """Thaw the encoder when its frozen steps are over; start the optimiser anew where the schedule does."""
         if self.encoder.training == self.frozen:
             self.encoder.train(not self.frozen)
+        if self.schedule is not None and self.global_step == self.schedule.alone > 0:
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.clear()  # moments of the head alone; a checkpoint of this very step still has them
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step: everything random follows the batch's seed; every part of the loss is logged."""
@@ -142,5 +151,12 @@ class Head(lightning.LightningModule, Configurable, ABC):
         return [*encoder, (head, 1.0)]
 
     def configure_optimizers(self) -> Any:
-        """AdamW with the groups' rates, warm-up and schedule by step."""
-        return configure(self.groups(), self.optim, int(self.trainer.estimated_stepping_batches))
+        """AdamW or SGD with the groups' rates, and the schedule by step."""
+        return self.configured(int(self.trainer.estimated_stepping_batches))
+
+    def configured(self, total: int) -> dict[str, Any]:
+        """What ``configure_optimizers`` returns for a training of so many steps."""
+        if self.schedule is None:
+            return configure(self.groups(), self.optim, total)
+        self.schedule.check(total)
+        return configure(self.groups(), self.optim, total, factor=functools.partial(self.schedule.factor, total=total))

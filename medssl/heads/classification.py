@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from medssl.encoders.base import Encoder, Features
 from medssl.errors import ConfigError
 from medssl.heads.base import Head
+from medssl.heads.schedules import Schedule
 from medssl.optim import Optim
 from medssl.views.base import Views
 
@@ -45,7 +46,7 @@ class ClassificationHead(Head):
         centre: for windows centred on an event: features of the middle of the window join the pooled ones, so a beat is
             told apart from the rhythm around it.
         centre_fraction: how much of the window (along every axis) the middle is.
-        optim, encoder_lr, layer_decay, frozen_steps, augmentation: see ``Head``.
+        optim, encoder_lr, layer_decay, frozen_steps, augmentation, schedule: see ``Head``.
 
     Raises:
         ConfigError: fewer than two classes (one with ``multilabel``), weights of another number, or a share out of
@@ -70,6 +71,7 @@ class ClassificationHead(Head):
         layer_decay: float = 1.0,
         frozen_steps: int = 0,
         augmentation: Views | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(
             encoder,
@@ -78,6 +80,7 @@ class ClassificationHead(Head):
             layer_decay=layer_decay,
             frozen_steps=frozen_steps,
             augmentation=augmentation,
+            schedule=schedule,
         )
         if len(classes) < (1 if multilabel else 2):
             raise ConfigError(f"classification needs at least two classes, got {list(classes)}")

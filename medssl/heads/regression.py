@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from medssl.encoders.base import Encoder
 from medssl.errors import ConfigError
 from medssl.heads.base import Head
+from medssl.heads.schedules import Schedule
 from medssl.optim import Optim
 from medssl.views.base import Views
 
@@ -30,7 +31,7 @@ class RegressionHead(Head):
         std: of the target over the training patients; above 0.
         loss: ``"huber"`` (transition at one standard deviation), ``"mse"`` or ``"mae"``.
         dropout: of the features.
-        optim, encoder_lr, layer_decay, frozen_steps, augmentation: see ``Head``.
+        optim, encoder_lr, layer_decay, frozen_steps, augmentation, schedule: see ``Head``.
 
     Raises:
         ConfigError: a standard deviation that is not above 0, or an unknown loss.
@@ -49,6 +50,7 @@ class RegressionHead(Head):
         layer_decay: float = 1.0,
         frozen_steps: int = 0,
         augmentation: Views | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(
             encoder,
@@ -57,6 +59,7 @@ class RegressionHead(Head):
             layer_decay=layer_decay,
             frozen_steps=frozen_steps,
             augmentation=augmentation,
+            schedule=schedule,
         )
         if not std > 0:
             raise ConfigError(f"regression needs a target that varies; its standard deviation is {std}")

@@ -15,6 +15,7 @@ from medssl.errors import ConfigError
 from medssl.heads.base import Head
 from medssl.heads.decoder import Decoder
 from medssl.heads.losses import dice_and_cross_entropy
+from medssl.heads.schedules import Schedule
 from medssl.optim import Optim
 from medssl.views.base import Views
 
@@ -43,8 +44,8 @@ class SegmentationHead(Head):
         crop: size of the crops it is trained on and predicts with; stored with the model.
         overlap: of neighbouring windows in prediction, 0 to below 1.
         mirror: average predictions over all mirrorings (2^dims forward passes).
-        optim, encoder_lr, layer_decay, frozen_steps, augmentation: see ``Head``. An augmentation must be one that can
-            treat image and mask alike (``augment_pair``).
+        optim, encoder_lr, layer_decay, frozen_steps, augmentation, schedule: see ``Head``. An augmentation must be one
+            that can treat image and mask alike (``augment_pair``).
 
     Raises:
         ConfigError: fewer than two classes, an overlap out of range, or an augmentation for images alone.
@@ -66,6 +67,7 @@ class SegmentationHead(Head):
         layer_decay: float = 1.0,
         frozen_steps: int = 0,
         augmentation: Views | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(
             encoder,
@@ -74,6 +76,7 @@ class SegmentationHead(Head):
             layer_decay=layer_decay,
             frozen_steps=frozen_steps,
             augmentation=augmentation,
+            schedule=schedule,
         )
         if len(classes) < 2:
             raise ConfigError(f"segmentation needs the background and at least one class, got {list(classes)}")

@@ -7,7 +7,7 @@ on the device, so any view can be replayed from (seed, position of the sample).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medssl.configurable import Configurable
 from medssl.errors import ConfigError
+from medssl.views.batch_style import BatchStyle, alike
 
 if TYPE_CHECKING:
     from medssl.cohort import Reader
@@ -51,11 +52,14 @@ class Views(Configurable, ABC):
         size: crop (z, y, x) or window (samples,) that the encoder sees.
         count: number of views V of a recording.
         kind: ``"volume"`` or ``"signal"``: the kind of cohort it reads.
+        batch_style: gives all recordings of a batch one style a view; None leaves each its own. A family that has one
+            adds what ``BatchStyle.fields`` says to its samples.
     """
 
     size: tuple[int, ...]
     count: int
     kind: str
+    batch_style: BatchStyle | None = None
 
     @abstractmethod
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
@@ -86,7 +90,7 @@ class Views(Configurable, ABC):
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Views of a batch: (V, B, C, *size), float32, augmented."""
-        x = to_input(batch["x"], batch)
+        x = self._styled(to_input(batch["x"], batch), batch, generator)
         return self._by_view(self.augment(x.flatten(0, 1), generator), x)
 
     def aligned(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -96,8 +100,23 @@ class Views(Configurable, ABC):
             (V, B, C, *size) each, float32.
         """
         x = to_input(batch["x"], batch)
-        augmented, clean = self.augment_aligned(x.flatten(0, 1), generator)
+        styled = self._styled(x, batch, generator)
+        state = generator.get_state()
+        augmented, clean = self.augment_aligned(styled.flatten(0, 1), generator)
+        if styled is not x:  # a style is a change of intensity: the same places once more without it
+            generator.set_state(state)
+            _, clean = self.augment_aligned(x.flatten(0, 1), generator)
         return self._by_view(augmented, x), self._by_view(clean, x)
+
+    def _styled(self, x: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Network input (B, V, C, *size), in one style a view where that is asked for."""
+        return x if self.batch_style is None else self.batch_style(x, batch, generator)
+
+    def _jittered_alike(self, parameters: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        """Parameters of which those with a name are the same for all recordings of a view, where that is asked for."""
+        if self.batch_style is None or not self.batch_style.same_jitter:
+            return parameters
+        return alike(parameters, names, self.count)
 
     @staticmethod
     def _by_view(rows: Tensor, x: Tensor) -> Tensor:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.errors import CohortError
+
 if TYPE_CHECKING:
     from medssl.cohort import Reader
 
 __all__ = [
     "background_input",
     "centred_start",
+    "covered",
     "foreground_box",
     "nearby_start",
     "read_crops",
@@ -87,6 +90,26 @@ def window_start(
     centred = np.clip((first + stop - size) // 2, inside_low, inside_high)
     anywhere = rng.integers(np.where(fits, 0, first), np.where(fits, 1, stop - size + 1))
     return np.where(fits, centred, anywhere)
+
+
+def covered(reader: Reader, size: Sequence[int], size_mm: Sequence[float] | None) -> tuple[int, ...]:
+    """Voxels of a recording that a crop covers: its size, or what an extent in mm comes to at the recording's spacing.
+
+    Args:
+        reader: of the recording.
+        size: of the crop in voxels, an axis each.
+        size_mm: its extent; None for ``size`` voxels of whatever spacing.
+
+    Raises:
+        CohortError: an extent in mm of a recording without voxel size.
+    """
+    if size_mm is None:
+        return tuple(int(s) for s in size)
+    if reader.spacing_mm is None:
+        raise CohortError(
+            f"recording {reader.recording} has no voxel size; give the size of crops in voxels, not in mm"
+        )
+    return tuple(max(1, round(mm / s)) for mm, s in zip(size_mm, reader.spacing_mm, strict=True))
 
 
 def foreground_box(reader: Reader) -> tuple[Start, Start]:

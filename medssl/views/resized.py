@@ -15,7 +15,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from medssl.cohort import Reader
 
-__all__ = ["read_resized"]
+__all__ = ["read_fitted", "read_resized"]
 
 SLAB_VOXELS = 16 * 2**20
 
@@ -53,3 +53,28 @@ def read_resized(
     resized = functional.interpolate(box, size=tuple(size), mode="trilinear", align_corners=True)[0].round_()
     limits = np.iinfo(kind)
     return resized.clamp_(limits.min, limits.max).numpy().astype(kind)
+
+
+def read_fitted(
+    reader: Reader, start: Sequence[int], extent: Sequence[int], size: Sequence[int], key: str = "image"
+) -> NDArray[Any]:
+    """A box at another size: read as it is where nothing changes, else images trilinearly, masks by the nearest voxel.
+
+    Args:
+        reader: of the volume.
+        start: first voxel of the box (z, y, x).
+        extent: its size in the recording.
+        size: its size in the result.
+        key: ``"image"`` or ``"mask:NAME"``.
+
+    Returns:
+        (C, *size) in the stored integer type; (1, *size) of a mask.
+    """
+    if tuple(extent) == tuple(size):
+        return reader.read(start, size) if key == "image" else reader.read(start, size, key)
+    if key == "image":
+        return read_resized(reader, start, extent, size)
+    box = reader.read(start, extent, key)
+    for axis, (e, s) in enumerate(zip(extent, size, strict=True), start=1):
+        box = box.take(np.rint(np.linspace(0, e - 1, s)).astype(np.int64), axis=axis)
+    return box

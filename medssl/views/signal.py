@@ -10,8 +10,10 @@ from torch import Tensor
 
 from medssl.errors import CohortError, ConfigError
 from medssl.views.base import Sample, Views
+from medssl.views.batch_style import SignalStyle
 from medssl.views.placement import Start, read_crops, uniform_start
 from medssl.views.signal_augment import (
+    STYLE,
     SignalAugmentation,
     apply_intensity,
     apply_parameters,
@@ -34,6 +36,7 @@ class SignalViews(Views):
         gap_s: how far, in seconds, the other windows may start from the first. 0 takes the same window, None any
             window of the recording. A recording shorter than the window is padded on both sides.
         augmentation: transforms and strengths.
+        batch_style: give all signals of a batch the style of one of them, another one for every view.
     """
 
     kind = "signal"
@@ -45,6 +48,7 @@ class SignalViews(Views):
         count: int = 2,
         gap_s: float | None = 0.0,
         augmentation: SignalAugmentation | None = None,
+        batch_style: SignalStyle | None = None,
     ) -> None:
         if len(size) != 1 or size[0] < 1 or count < 1:
             raise ConfigError(f"SignalViews needs one positive size and a count of at least 1, not {size}, {count}")
@@ -54,12 +58,15 @@ class SignalViews(Views):
         self.count = count
         self.gap_s = gap_s
         self.augmentation = augmentation or SignalAugmentation()
+        self.batch_style = batch_style
 
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
         """Windows of one recording: ``x`` (count, C, T) stored integers, ``starts`` (count, 1), and input fields."""
         first = uniform_start(reader.shape, self.size, rng)
         starts = [first, *(self._other(reader, first, rng) for _ in range(self.count - 1))]
-        return {**reader.input_fields(), "x": read_crops(reader, starts, self.size), "starts": np.stack(starts)}
+        style = {} if self.batch_style is None else self.batch_style.fields(reader, self.size, self.size)
+        x = read_crops(reader, starts, self.size)
+        return {**reader.input_fields(), **style, "x": x, "starts": np.stack(starts)}
 
     def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Augment every row for itself: (N, C, T) → (N, C, T), in the type of ``x``."""
@@ -73,7 +80,7 @@ class SignalViews(Views):
 
     def draw_parameters(self, shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """What ``apply`` needs for a batch of that shape; keep it to replay the views."""
-        return draw_parameters(shape, self.augmentation, generator)
+        return self._jittered_alike(draw_parameters(shape, self.augmentation, generator), STYLE)
 
     def apply(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """Transform (N, C, T) as the parameters say; the same parameters give the same result."""

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from medssl.views.rows import chosen, on_rows, seeded_noise, seeds, uniform
 
-__all__ = ["SignalAugmentation", "apply_intensity", "apply_parameters", "apply_times", "draw_parameters"]
+__all__ = ["STYLE", "SignalAugmentation", "apply_intensity", "apply_parameters", "apply_times", "draw_parameters"]
 
 Parameters = dict[str, Tensor]
 OFF = 2.0  # a frequency above Nyquist
+STYLE = ("factor", "wander", "wander_cycles", "jitter_sd", "band")
+"""Parameters of ``draw_parameters`` that amplifier and electrodes change too."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medssl.errors import CohortError, ConfigError
+from medssl.errors import ConfigError
 from medssl.views.base import Sample, Views
-from medssl.views.placement import Start, centred_start, nearby_start, read_crops, uniform_start
+from medssl.views.batch_style import VolumeStyle
+from medssl.views.placement import Start, centred_start, covered, nearby_start, read_crops, uniform_start
 from medssl.views.resized import read_resized
-from medssl.views.volume_augment import VolumeAugmentation, apply_intensity, apply_spatial, draw_parameters
+from medssl.views.volume_augment import STYLE, VolumeAugmentation, apply_intensity, apply_spatial, draw_parameters
 
 if TYPE_CHECKING:
     from medssl.cohort import Reader
@@ -35,6 +36,7 @@ class VolumeViews(Views):
         size_mm: extent (z, y, x) that is read and resized to ``size``; for cohorts whose volumes keep their own
             spacing. None reads ``size`` voxels.
         augmentation: transforms and strengths.
+        batch_style: give all volumes of a batch the style of one of them, another one for every view.
     """
 
     kind = "volume"
@@ -48,6 +50,7 @@ class VolumeViews(Views):
         foreground: float = 0.5,
         size_mm: tuple[float, float, float] | None = None,
         augmentation: VolumeAugmentation | None = None,
+        batch_style: VolumeStyle | None = None,
     ) -> None:
         if len(size) != 3 or any(s < 1 for s in size) or count < 1:
             raise ConfigError(f"VolumeViews needs three positive sizes and a count of at least 1, not {size}, {count}")
@@ -60,12 +63,14 @@ class VolumeViews(Views):
         self.min_overlap, self.foreground = min_overlap, foreground
         self.size_mm = size_mm
         self.augmentation = augmentation or VolumeAugmentation()
+        self.batch_style = batch_style
 
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
         """Crops of one volume: ``x`` (count, C, *size) stored integers, ``starts`` (count, 3), and input fields."""
         extent = self._extent(reader)
         starts = self._starts(reader, extent, rng)
-        return {**reader.input_fields(), "x": self._read(reader, starts, extent), "starts": np.stack(starts)}
+        style = {} if self.batch_style is None else self.batch_style.fields(reader, extent, self.size)
+        return {**reader.input_fields(), **style, "x": self._read(reader, starts, extent), "starts": np.stack(starts)}
 
     def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Augment every row for itself: (N, C, *size) → (N, C, *size), in the type of ``x``."""
@@ -90,7 +95,7 @@ class VolumeViews(Views):
 
     def draw_parameters(self, shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """What ``apply`` needs for a batch of that shape; keep it to replay the views."""
-        return draw_parameters(shape, self.augmentation, generator)
+        return self._jittered_alike(draw_parameters(shape, self.augmentation, generator), STYLE)
 
     def apply(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """Transform (N, C, *size) as the parameters say; the same parameters give the same result."""
@@ -98,11 +103,7 @@ class VolumeViews(Views):
 
     def _extent(self, reader: Reader) -> tuple[int, ...]:
         """Voxels of this volume that one crop covers."""
-        if self.size_mm is None:
-            return self.size
-        if reader.spacing_mm is None:
-            raise CohortError(f"recording {reader.recording} has no voxel size; leave size_mm out to crop in voxels")
-        return tuple(max(1, round(mm / s)) for mm, s in zip(self.size_mm, reader.spacing_mm, strict=True))
+        return covered(reader, self.size, self.size_mm)
 
     def _starts(self, reader: Reader, extent: tuple[int, ...], rng: np.random.Generator) -> list[Start]:
         points = reader.foreground() if rng.random() < self.foreground else ()

@@ -12,9 +12,11 @@ from medssl.views.dihedral import apply_dihedral, draw_dihedral
 from medssl.views.resolution import apply_along, blur_matrix, coarse_matrix
 from medssl.views.rows import chosen, on_rows, seeded_noise, seeds, uniform
 
-__all__ = ["VolumeAugmentation", "apply_intensity", "apply_spatial", "draw_parameters"]
+__all__ = ["STYLE", "VolumeAugmentation", "apply_intensity", "apply_spatial", "draw_parameters"]
 
 Parameters = dict[str, Tensor]
+STYLE = ("blur_sd", "coarse", "noise_sd", "brightness", "contrast", "gamma")
+"""Parameters of ``draw_parameters`` that change how things look, not where they are."""
 
 
 @dataclass(frozen=True)

@@ -8,37 +8,15 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
+from toy_heads import batch, changed, encoder, weights
 
 from medssl.configurable import build, discover, spec
-from medssl.encoders.resnet1d import ResNet1d
 from medssl.errors import ConfigError
 from medssl.heads.base import Head
 from medssl.heads.classification import ClassificationHead
 from medssl.heads.regression import RegressionHead
 from medssl.optim import Optim
-
-
-def encoder() -> ResNet1d:
-    torch.manual_seed(0)
-    return ResNet1d(1, (4, 8), kernel=3, blocks=1)
-
-
-def batch(size: int = 4, seed: int = 5) -> dict[str, Any]:
-    """What the collate function makes of ``size`` one-channel windows of 32 samples in two classes."""
-    rng = torch.Generator().manual_seed(seed)
-    y = torch.arange(size) % 2
-    x = torch.randint(-100, 100, (size, 1, 1, 32), generator=rng) + 400 * y.view(-1, 1, 1, 1)
-    return {
-        "x": x.to(torch.int16),
-        "y": y,
-        "input_scale": torch.full((size, 1), 0.01),
-        "input_offset": torch.zeros(size, 1),
-        "input_range": torch.tensor([[-10.0, 10.0]]).repeat(size, 1),
-        "row": torch.arange(size),
-        "seed": seed,
-    }
 
 
 def fit(head: Head, steps: int) -> Head:
@@ -54,14 +32,6 @@ def fit(head: Head, steps: int) -> Head:
     )
     trainer.fit(head, DataLoader([batch(seed=s) for s in range(steps)], batch_size=None))
     return head
-
-
-def weights(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in module.state_dict().items()}
-
-
-def changed(module: torch.nn.Module, before: dict[str, Tensor]) -> set[str]:
-    return {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
 
 
 pytestmark = [

@@ -12,6 +12,7 @@ from torch import Tensor
 from medssl.encoders.base import Encoder
 from medssl.encoders.resenc import ResEnc
 from medssl.encoders.resnet1d import ResNet1d
+from medssl.encoders.slice_wise import SliceWise
 from medssl.encoders.swin_unetr import SwinUNETREncoder
 from medssl.encoders.ts2vec import TS2Vec
 from medssl.encoders.vit import ViT
@@ -34,6 +35,11 @@ ENCODERS: dict[str, tuple[type[Encoder], dict[str, Any], tuple[int, ...]]] = {
         ViT,
         {"size": (4, 16, 16), "patch": (2, 8, 8), "width": 24, "depth": 1, "heads": 2},
         (4, 16, 24),
+    ),
+    "slice by slice": (
+        SliceWise,
+        {"encoder": ResEnc(dims=2, features=(4, 8, 8), blocks=(1, 1, 1), strides=(2, 2, 2))},
+        (3, 16, 24),
     ),
     "2-D": (ResEnc, {"size": "tiny", "dims": 2}, (16, 24)),
     "signal of full length": (TS2Vec, {"width": 4, "out_dim": 8, "depth": 2}, (33,)),
@@ -64,7 +70,8 @@ def test_added_levels_halve_the_stride() -> None:
 
 def test_channels_of_the_decoder_can_be_chosen() -> None:
     encoder = ResEnc(1, "tiny")
-    assert [level.merge.conv.out_channels for level in Decoder(encoder, 2, channels=(4, 8, 8)).levels] == [4, 8, 8]
+    decoder = Decoder(encoder, 2, channels=(4, 8, 8))
+    assert [level.merge.conv.out_channels for level in decoder.levels.values()] == [4, 8, 8]
     with pytest.raises(ConfigError, match=r"2 entries but .* has 3 levels"):
         SegmentationHead(encoder, decoder_channels=(4, 8))
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from toys import volume
 
+from medssl.errors import CohortError
 from medssl.views.placement import (
     background_input,
     centred_start,
+    covered,
     foreground_box,
     nearby_start,
     read_crops,
@@ -87,3 +89,13 @@ def test_background_is_the_clamped_fill() -> None:
     assert background_input(reader, reader.input_fields()).tolist() == [0.0]  # type: ignore[arg-type]
     reader.fill = 250
     assert background_input(reader, reader.input_fields()).tolist() == [0.25]  # type: ignore[arg-type]
+
+
+def test_extent_of_a_crop_in_voxels_and_in_millimetres() -> None:
+    reader = volume(0)
+    reader.spacing_mm = (5.0, 0.5, 0.9)
+    assert covered(reader, (8, 16, 16), None) == (8, 16, 16)  # type: ignore[arg-type]
+    assert covered(reader, (8, 16, 16), (2.0, 8.0, 9.0)) == (1, 16, 10)  # type: ignore[arg-type]
+    reader.spacing_mm = None
+    with pytest.raises(CohortError, match="no voxel size"):
+        covered(reader, (8, 16, 16), (2.0, 8.0, 9.0))  # type: ignore[arg-type]
