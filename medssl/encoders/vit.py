@@ -35,14 +35,14 @@ def resize_positions(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) 
 
 
 class ViT(Encoder):
-    """Vision transformer (Dosovitskiy et al., 2021) over 2-D or 3-D patches.
+    """Vision transformer (Dosovitskiy et al., 2021) over 2-D or 3-D patches, or over pieces of a signal.
 
     One map: the normalised tokens of the last block as a grid (B, width, *spatial / patch); pooled is their mean.
 
     Args:
         in_channels: channels of the input.
         size: input size for which the learned position table is made; other sizes interpolate it. Its length sets the
-            number of axes (2 or 3).
+            number of axes (1 to 3).
         patch: edge of a patch, an integer or one an axis.
         width: token dimension.
         depth: transformer blocks.
@@ -68,8 +68,8 @@ class ViT(Encoder):
     ) -> None:
         super().__init__()
         dims = len(size)
-        if dims not in (2, 3):
-            raise ConfigError(f"ViT takes 2 or 3 axes, but size {size} has {dims}")
+        if dims not in (1, 2, 3):
+            raise ConfigError(f"ViT takes 1 to 3 axes, but size {size} has {dims}")
         patches = per_axis(patch, dims, "the patch")
         if any(s % p for s, p in zip(size, patches, strict=True)) or width % heads:
             raise ConfigError(
@@ -105,15 +105,24 @@ class ViT(Encoder):
 
     def forward(self, x: Tensor) -> Features:
         """(B, C, *spatial), every edge a multiple of the patch → one map and its mean."""
+        grid = tuple(s // p for s, p in zip(x.shape[2:], self.strides[0], strict=True))
+        tokens = self.encode(self.tokens(x))
+        return Features(tokens.float().mean(1), [tokens.transpose(1, 2).unflatten(2, grid)])
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Embedded patches with their positions: (B, C, *spatial) → (B, L, width), in raster order."""
         embedding = self.vit.patch_embedding
         patches = embedding.patch_embeddings(x)
-        grid = tuple(patches.shape[2:])
-        positions = resize_positions(embedding.position_embeddings, self.grid, grid)
-        tokens = embedding.dropout(patches.flatten(2).transpose(1, 2) + positions)
+        positions = resize_positions(embedding.position_embeddings, self.grid, tuple(patches.shape[2:]))
+        embedded: Tensor = embedding.dropout(patches.flatten(2).transpose(1, 2) + positions)
+        return embedded
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """All blocks and the last norm, on all of ``tokens`` or some of them: (B, any number, width) → the same."""
         for block in self.vit.blocks:
             tokens = block(tokens)
-        tokens = self.vit.norm(tokens)
-        return Features(tokens.float().mean(1), [tokens.transpose(1, 2).unflatten(2, grid)])
+        normalised: Tensor = self.vit.norm(tokens)
+        return normalised
 
     def check_input(self, channels: int, size: tuple[int, ...]) -> None:
         """See ``Encoder.check_input``; also refuses a size of a single patch."""

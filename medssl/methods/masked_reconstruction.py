@@ -1,0 +1,141 @@
+"""What methods share that hide parts of an input and are asked for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medssl.encoders.base import Encoder
+from medssl.errors import ConfigError
+from medssl.methods.base import Method
+from medssl.objectives.masked_reconstruction import Target, hidden_error, patch_targets, patchify
+from medssl.optim import Optim
+from medssl.views.base import Batch, Sample, Views
+from medssl.views.placement import background_input
+
+if TYPE_CHECKING:
+    from medssl.cohort import CohortInfo, Reader
+
+__all__ = ["MaskedReconstruction"]
+
+FILLED = 0.01  # share of a patch's places that must show something, and of the input range that is something
+
+
+class MaskedReconstruction(Method):
+    """Views, targets and error of hidden patches. Subclasses hide and reconstruct in ``loss``.
+
+    Args:
+        encoder: what is trained.
+        views: how crops or windows are drawn and augmented; every view is reconstructed for itself, so a count of 1
+            serves.
+        patch: edges of what is hidden and standardised as one.
+        target: see ``patch_targets``.
+        min_token_std: see ``patch_targets``.
+        ignore_background: leave patches out of the error that show nothing but what lies outside the body or the
+            recording.
+        optim: optimiser settings.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        views: Views,
+        *,
+        patch: Sequence[int],
+        target: Target,
+        min_token_std: float,
+        ignore_background: bool,
+        optim: Optim,
+    ) -> None:
+        super().__init__(encoder, optim)
+        name = type(self).__name__
+        if len(views.size) != encoder.dims:
+            raise ConfigError(
+                f"{type(encoder).__name__} takes {encoder.dims} spatial axes but the views give {len(views.size)} "
+                f"({views.size})"
+            )
+        if target not in ("token", "token_channel", "raw") or min_token_std < 0:
+            raise ConfigError(
+                f"{name} takes a target of token, token_channel or raw, and a min_token_std of 0 or more, not {target}"
+                f" and {min_token_std}"
+            )
+        if ignore_background and type(views).augment_aligned is Views.augment_aligned:
+            raise ConfigError(
+                f"{type(views).__name__} cannot tell where the background of an augmented view lies; set "
+                f"ignore_background of {name} to false"
+            )
+        if any(s % p for s, p in zip(views.size, patch, strict=True)) or math.prod(views.size) == math.prod(patch):
+            raise ConfigError(
+                f"{name} hides patches of {tuple(patch)}; the views' size {views.size} must be a multiple of it with "
+                "more than one patch"
+            )
+        self.views, self.patch = views, tuple(patch)
+        self.grid = tuple(s // p for s, p in zip(views.size, patch, strict=True))
+        self.target, self.min_token_std, self.ignore_background = target, min_token_std, ignore_background
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Size of the views."""
+        return self.views.size
+
+    def check(self, info: CohortInfo) -> None:
+        """See ``Method.check``: the cohort must be of the kind that the views read."""
+        if info.kind != self.views.kind:
+            raise ConfigError(
+                f"{type(self.views).__name__} cuts {self.views.kind}s, but this cohort holds {info.kind}s; "
+                "choose the views for its kind"
+            )
+        super().check(info)
+
+    def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
+        """What the views read, and ``background`` (C,): network input of what lies outside."""
+        sample = self.views.draw(reader, rng)
+        return {**sample, "background": background_input(reader, sample)}
+
+    def rows(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Augmented views as rows (N, C, *size), and which of their patches count (N, L); None: all."""
+        if not self.ignore_background:
+            return self.views(batch, self.generator).flatten(0, 1), None
+        augmented, clean = self.views.aligned(batch, self.generator)
+        spatial = (1,) * len(self.grid)
+        background = batch["background"].float().view(*batch["background"].shape, *spatial)
+        # what is outside a volume is noisy air; a signal rests near its zero, so only the very value counts as outside
+        share = FILLED if self.views.kind == "volume" else 1e-6
+        tolerance = share * (batch["input_range"][:, 1] - batch["input_range"][:, 0]).float().view(-1, 1, *spatial)
+        filled = ((clean - background).abs() > tolerance).any(2, keepdim=True).flatten(0, 1)
+        return augmented.flatten(0, 1), patchify(filled.float(), self.patch).mean(-1) >= FILLED
+
+    def score(
+        self, prediction: Tensor, rows: Tensor, hidden: Tensor, counted: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Error of hidden patches, and named diagnostics.
+
+        ``explained`` is the share of the error of telling 0 everywhere that is gone; ``left_out`` the share of hidden
+        patches that do not count.
+
+        Args:
+            prediction: (N, L, V) in the order of ``patchify``.
+            rows: (N, C, *size) network input.
+            hidden: (N, L) booleans.
+            counted: (N, L) booleans, or None for all.
+        """
+        tokens = patchify(rows, self.patch)
+        target = patch_targets(
+            tokens, channels=rows.shape[1], target=self.target, min_token_std=self.min_token_std
+        )  # fmt: skip
+        weights = None if counted is None else counted.float()
+        error = hidden_error(prediction, target, hidden, weights)
+        with torch.no_grad():
+            nothing = hidden_error(torch.zeros_like(target), target, hidden, weights)
+            left_out = torch.zeros_like(error) if counted is None else (hidden & ~counted).sum() / hidden.sum()
+        terms = {
+            "reconstruction": error.detach(),
+            "explained": 1 - error.detach() / nothing.clamp_min(1e-12),
+            "left_out": left_out.float(),
+        }
+        return error, terms
