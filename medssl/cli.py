@@ -58,6 +58,7 @@ VERBS: dict[str, Verb] = {
     "cohort split": Verb("medssl.splits:split", "write a patient-level split file", positional=True),
     "pretrain": Verb("medssl.training.pretrain:pretrain", "self-supervised pre-training", config=True),
     "resume": Verb("medssl.training.pretrain:resume", "continue a run exactly where it stopped", positional=True),
+    "import": Verb("medssl.training.importing:import_encoder", "weights of another program → an encoder", config=True),
     "finetune": Verb("medssl.training.finetune:finetune", "fine-tune one model with N labelled patients", config=True),
     "evaluate": Verb(
         "medssl.evaluation.study:evaluate", "the limited-label study: encoders × budgets × repeats", config=True

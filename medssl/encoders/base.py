@@ -79,6 +79,11 @@ class Encoder(nn.Module, Configurable, ABC):
                 f"{self.minimum}; change the crop or window"
             )
 
+    @property
+    def described_by(self) -> tuple[int, ...]:
+        """Places of the maps whose averages together describe an input at all scales. Default: all."""
+        return tuple(range(len(self.channels)))
+
     def layers(self) -> list[list[tuple[str, nn.Parameter]]]:
         """Named parameters in groups from input to output, for layer-wise learning rates. Default: one group."""
         return [list(self.named_parameters())]

@@ -81,8 +81,13 @@ class SwinUNETREncoder(Encoder):
         blocks = (self.encoder2, self.encoder3, self.encoder4)
         maps = [self.encoder1(x), *(block(h) for block, h in zip(blocks, hidden[:3], strict=True))]
         maps += [hidden[3], self.encoder10(hidden[4])]
-        pooled = torch.cat([mean_pool(m) for i, m in enumerate(maps) if i != 4], 1)
+        pooled = torch.cat([mean_pool(maps[i]) for i in self.described_by], 1)
         return Features(pooled, maps)
+
+    @property
+    def described_by(self) -> tuple[int, ...]:
+        """See ``Encoder.described_by``: all but the transformer's state at stride 16, as the released code has it."""
+        return (0, 1, 2, 3, 5)
 
     def check_input(self, channels: int, size: tuple[int, ...]) -> None:
         """See ``Encoder.check_input``; also refuses sizes whose deepest map is one voxel."""

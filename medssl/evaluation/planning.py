@@ -211,6 +211,7 @@ def _baseline_first(arms: Sequence[Arm]) -> tuple[Arm, ...]:
 
 def _pretrained(name: str, source: str) -> Arm:
     from medssl.encoders.base import load_encoder
+    from medssl.training.export import labels_note
 
     folder = Path(source)
     folder = folder / "encoder" if (folder / "encoder").is_dir() else folder
@@ -221,8 +222,11 @@ def _pretrained(name: str, source: str) -> Arm:
     load_encoder(folder)  # says what is wrong with a damaged one
     about = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     digest = hashlib.sha256((folder / "encoder.safetensors").read_bytes()).hexdigest()
-    known = {k: v for k, v in about.get("provenance", {}).items() if k != "patients"}
-    return Arm(name, source, digest, {"encoder": about["encoder"], "provenance": known, "sha256": digest})
+    provenance = about.get("provenance", {})
+    known = {k: v for k, v in provenance.items() if k not in ("patients", "labelled")}
+    facts = {"encoder": about["encoder"], "provenance": known, "sha256": digest}
+    note = labels_note(provenance)
+    return Arm(name, source, digest, facts | ({"labels": note} if note else {}))
 
 
 def _shared_architecture(arms: Sequence[Arm]) -> Any:
@@ -231,11 +235,12 @@ def _shared_architecture(arms: Sequence[Arm]) -> Any:
 
 
 def _notes(arms: Sequence[Arm], wanted: Any) -> list[str]:
-    """Arms that differ from the baseline in more than their weights; such differences are not those of pre-training."""
+    """Arms that differ from the baseline in more than their weights, or have learnt from labels already."""
     others = [a.name for a in arms if a.about and "encoder" in a.about and not _same(a.about["encoder"], wanted)]
-    if not others:
-        return []
-    return [f"{', '.join(others)} differ from the baseline in architecture, not only in pre-training"]
+    notes = (
+        [f"{', '.join(others)} differ from the baseline in architecture, not only in pre-training"] if others else []
+    )
+    return notes + [f"{a.name} {a.about['labels']}" for a in arms if a.about and "labels" in a.about]
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -92,14 +92,6 @@ class JointEmbedding(Method):
         """Size of the views."""
         return self.views.size
 
-    @property
-    def progress(self) -> float:
-        """Share of the training that is done, 0 to 1."""
-        trainer = self._trainer
-        if trainer is None or not trainer.max_steps or trainer.max_steps < 0:
-            return 0.0
-        return min(1.0, trainer.global_step / trainer.max_steps)
-
     def check(self, info: CohortInfo) -> None:
         """See ``Method.check``: the cohort must be of the kind that the views read, with enough to tell apart."""
         if info.kind != self.views.kind:

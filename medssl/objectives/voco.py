@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 __all__ = [
     "base_starts",
@@ -80,8 +79,7 @@ def position_similarity(x: Tensor, q: Tensor) -> Tensor:
     Returns:
         (..., sw, n) in [0, 1]; zero vectors give 0.
     """
-    cosine = functional.normalize(x, dim=-1, eps=NORM_EPS) @ functional.normalize(q, dim=-1, eps=NORM_EPS).mT
-    return cosine.clamp(0, 1)
+    return _cosine(x, q).clamp(0, 1)
 
 
 def prediction_v1(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -145,8 +143,7 @@ def regularisation(
     Returns:
         (...,) in [0, 1].
     """
-    unit = functional.normalize(q, dim=-1, eps=NORM_EPS)
-    cosine = unit @ (unit.detach() if detach_later else unit).mT
+    cosine = _cosine(q, q.detach() if detach_later else q)
     pairs = torch.ones(q.shape[-2:-1] * 2, dtype=torch.bool, device=q.device).triu(1)
     if valid is not None:
         pairs = pairs & valid[..., :, None] & valid[..., None, :]
@@ -197,6 +194,13 @@ def position_chance(grid: Sequence[int]) -> float:
     0.25
     """
     return 1 / math.prod(max(1, g - 1) if g != 2 else 2 for g in grid)
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    """(..., n, D) and (..., m, D) → (..., n, m). Divides the few products, not the long vectors."""
+    lengths = a.norm(dim=-1, keepdim=True).clamp_min(NORM_EPS) * b.norm(dim=-1).clamp_min(NORM_EPS).unsqueeze(-2)
+    cosine: Tensor = a @ b.mT / lengths
+    return cosine
 
 
 def _positive_term(logits: Tensor, labels: Tensor) -> Tensor:

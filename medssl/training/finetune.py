@@ -19,12 +19,13 @@ from medssl.encoders.base import Encoder, InputSpec, load_encoder, with_channels
 from medssl.errors import ConfigError, SplitError
 from medssl.evaluation.metrics.catalogue import HEADLINE
 from medssl.heads.base import Head
+from medssl.heads.segmentation import SegmentationHead
 from medssl.splits import Split, patient_strata
 from medssl.splits import budget as draw_budget
 from medssl.training.callbacks import GradientGuard, PoliteStop
 from medssl.training.contract import Matched, match_input, settled_preparation
 from medssl.training.data import Draws
-from medssl.training.export import patient_marks
+from medssl.training.export import Filled, fill_decoder, labels_note, patient_marks
 from medssl.training.fitting import StepData, best_precision, fit, is_cpu, make_trainer, to_channels_last
 from medssl.training.heads import choose_size, default_encoder, make_head
 from medssl.training.inference import Testing
@@ -122,6 +123,7 @@ class _Job:
         self.head = make_head(
             network, self.target, self.train, size=self.size, settings=settings, pretrained=self.pretrained
         )
+        self.decoder = self._fill_decoder(encoder)
         self.testing = Testing(
             size=self.size, overlap=settings.overlap, windows=settings.test_windows, batch=settings.test_batch,
             precision=best_precision(settings.precision, settings.accelerator),
@@ -138,7 +140,19 @@ class _Job:
             raise ConfigError("give an architecture only without an encoder; a pre-trained one brings its own")
         loaded = load_encoder(source)
         check_leak(Path(source), self.cohort, self.split)
+        note = labels_note(_provenance(Path(source)))
+        self.notes += (f"the encoder {note}",) if note else ()
         return loaded
+
+    def _fill_decoder(self, source: str) -> Filled | None:
+        """Start from the decoder of the pre-training run where it has one."""
+        if not (self.pretrained and self.settings.pretrained_decoder and isinstance(self.head, SegmentationHead)):
+            return None
+        filled = fill_decoder(self.head.decoder, source)
+        if filled is not None:
+            self.notes += (str(filled),)
+            print(f"{source}: {filled}", file=sys.stderr)
+        return filled
 
     def run(self, out: Path) -> dict[str, Any]:
         """Train, choose, test, save."""
@@ -219,8 +233,9 @@ class _Job:
                 self.target, self.train, self.recordings, size=self.size, foreground=self.settings.foreground
             )
         return LabelledWindows(
-            self.target, self.train, self.recordings, size=self.size, balance=self.settings.class_balance
-        )
+            self.target, self.train, self.recordings, size=self.size, balance=self.settings.class_balance,
+            foreground=self.settings.foreground,
+        )  # fmt: skip
 
     def test(self) -> dict[str, Scores]:
         """Scores of the test patients, and of each external site."""
@@ -252,6 +267,7 @@ class _Job:
             "n_train_patients": len(self.budget.train), "n_validation_patients": len(self.budget.validation),
             "n_train_items": len(self.train), "n_test_patients": len(self._tested()), "split": self.split.name,
             "split_rule": self.split.rule, "split_hash": self.split.sha256, "size": list(self.size),
+            "decoder": self.decoder and {k: len(names) for k, names in self.decoder._asdict().items()},
             "notes": list(self.notes),
         }  # fmt: skip
 
@@ -307,11 +323,7 @@ def _check_classes(target: Target, train: NDArray[np.int64]) -> tuple[str, ...]:
 
 def check_leak(source: Path, cohort: Cohort, split: Split) -> None:
     """Refuse an encoder that was pre-trained on this split's test patients."""
-    folder = source / "encoder" if (source / "encoder").is_dir() else source
-    file = folder / "encoder.json"
-    if not file.is_file():
-        return  # load_encoder says what is wrong
-    provenance = json.loads(file.read_text(encoding="utf-8")).get("provenance", {})
+    provenance = _provenance(source)
     fingerprint = cohort.info.fingerprint
     pretrained_on = set(provenance.get("patients", {}).get(fingerprint, ()))
     seen = [p for p, mark in patient_marks(fingerprint, split.test).items() if mark in pretrained_on]
@@ -320,6 +332,16 @@ def check_leak(source: Path, cohort: Cohort, split: Split) -> None:
             f"the encoder '{source}' was pre-trained on {len(seen)} test patients of split '{split.name}' (first: "
             f"{min(seen)}); pre-train again now that the split exists, which leaves them out"
         )
+
+
+def _provenance(source: Path) -> dict[str, Any]:
+    """Where an exported encoder comes from; empty where there is none (``load_encoder`` says what is wrong)."""
+    folder = source / "encoder" if (source / "encoder").is_dir() else source
+    file = folder / "encoder.json"
+    if not file.is_file():
+        return {}
+    provenance: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")).get("provenance", {})
+    return provenance
 
 
 def _from_scratch(architecture: Encoder | None, target: Target, channels: int) -> Encoder:

@@ -59,11 +59,13 @@ def choose_size(encoder: Encoder, target: Target, settings: FinetuneSettings) ->
     if settings.size is not None:
         return tuple(settings.size)
     shape = typical_shape(target)
-    if info.kind == "signal":
+    if settings.size_mm is not None:
+        wanted: Sequence[float] = _voxels(settings.size_mm, info)
+    elif info.kind == "signal":
         if info.rate_hz is None:
             raise ConfigError("the signals of the cohort have different rates; prepare them with one rate_hz")
         default = EVENT_WINDOW_S if target.source == "event" else LABEL_WINDOW_S
-        wanted: Sequence[float] = [min((settings.window_s or default) * info.rate_hz, shape[0])]
+        wanted = [min((settings.window_s or default) * info.rate_hz, shape[0])]
     else:
         most = LARGEST_CROP["cpu" if is_cpu(settings.accelerator) else "gpu"]
         wanted = [min(n, most) for n in shape]
@@ -71,6 +73,17 @@ def choose_size(encoder: Encoder, target: Target, settings: FinetuneSettings) ->
         max(math.ceil(math.ceil(w) / d), math.ceil(m / d)) * d
         for w, d, m in zip(wanted, encoder.divisor, encoder.minimum, strict=True)
     )
+
+
+def _voxels(size_mm: Sequence[float], info: CohortInfo) -> list[float]:
+    if info.kind == "signal":
+        raise ConfigError("size_mm is for crops of volumes; say how long a window of a signal is with window_s")
+    if info.spacing_mm is None:
+        raise ConfigError(
+            "size_mm needs volumes of one voxel size, and those of the cohort differ; prepare it with spacing_mm, or "
+            "give size in voxels"
+        )
+    return [round(mm / s, 6) for mm, s in zip(size_mm, info.spacing_mm, strict=True)]
 
 
 def make_head(
@@ -83,26 +96,27 @@ def make_head(
     pretrained: bool,
 ) -> Head:
     """The head for a target. A fresh encoder learns at the full rate from the first step on."""
-    optim = settings.optim or _OPTIM
-    rate = 0.0 if settings.freeze else settings.encoder_lr
-    encoder_lr, decay, frozen = (rate, settings.layer_decay, settings.frozen_steps) if pretrained else (1.0, 1.0, 0)
+    optim, schedule = settings.optim or _OPTIM, settings.published
+    rate = 0.0 if settings.freeze or settings.schedule == "frozen" else settings.encoder_lr
+    alone = settings.frozen_steps if schedule is None else schedule.alone
+    encoder_lr, decay, frozen = (rate, settings.layer_decay, alone) if pretrained else (1.0, 1.0, 0)
     augmentation = augmentation_for(target, size) if settings.augment else None
     if target.task == "segmentation":
         return SegmentationHead(
             encoder, target.classes, crop=size, overlap=settings.overlap, optim=optim, encoder_lr=encoder_lr,
-            layer_decay=decay, frozen_steps=frozen, augmentation=augmentation,
+            layer_decay=decay, frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
         )  # fmt: skip
     if target.task == "classification":
         weights = None if settings.class_balance else class_weights(target, train_items)
         return ClassificationHead(
             encoder, target.classes, multilabel=target.multilabel, class_weights=weights, dropout=settings.dropout,
             centre=target.source == "event", optim=optim, encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen,
-            augmentation=augmentation,
+            augmentation=augmentation, schedule=schedule,
         )  # fmt: skip
     y = target.y[train_items].astype(np.float64)
     return RegressionHead(
         encoder, float(y.mean()), std=float(y.std()) or 1.0, dropout=settings.dropout, optim=optim,
-        encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen, augmentation=augmentation,
+        encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
     )  # fmt: skip
 
 

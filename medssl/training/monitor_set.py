@@ -58,7 +58,8 @@ class MonitorSet:
     def _read(self, method: Method, source: MethodSource, item: int) -> tuple[Sample, Sample | None]:
         cohort, row = source.places[item]
         reader = source.cohorts[cohort].reader(row)
-        sample = {**reader.input_fields(), "x": _centred(reader, method.input_size, self.views)[None]}
+        size_mm = getattr(self.views, "size_mm", None) or getattr(method, "crop_mm", None)
+        sample = {**reader.input_fields(), "x": _centred(reader, method.input_size, size_mm)[None]}
         if not self.n_views or self.views is None:
             return sample, None
         return sample, self.views.draw(reader, np.random.default_rng([self.seed, item]))
@@ -94,9 +95,8 @@ def _views_of(method: object) -> Views | None:
     return views if isinstance(views, Views) else None
 
 
-def _centred(reader: Reader, size: tuple[int, ...], views: Views | None) -> np.ndarray:
-    """The middle of a recording; resized as the views do where these read an extent in millimetres."""
-    size_mm = getattr(views, "size_mm", None)
+def _centred(reader: Reader, size: tuple[int, ...], size_mm: tuple[float, ...] | None) -> np.ndarray:
+    """The middle of a recording; resized as the method does where it reads an extent in millimetres."""
     if size_mm is None or reader.spacing_mm is None:
         return reader.read(fixed_starts(reader.shape, size, 1)[0], size)
     extent = [max(1, round(mm / s)) for mm, s in zip(size_mm, reader.spacing_mm, strict=True)]

@@ -84,9 +84,15 @@ def pretrain(
     if _is_main():
         refuse_existing(out, verb="pretrain")
     with locked(out) if _is_main() else nullcontext():
-        job = _Job(spec(method), cohort, out, trainer, exclude_split)
+        job = _Job(spec(method), cohort, out, trainer, exclude_split, init_from)
         if init_from is not None:
             initialise(job.method, init_from)
+        elif _is_main() and not any(p.requires_grad for p in job.method.encoder.parameters()):
+            print(
+                "this stage leaves the encoder as it is, and it has only random weights; give the run of the stage "
+                "before with --init-from RUN",
+                file=sys.stderr,
+            )
         if _is_main():
             write_config(out, arguments)
         return job.run(checkpoint=None)
@@ -119,6 +125,7 @@ def resume(run: Path, *, max_steps: int | None = None) -> dict[str, Any]:
         job = _Job(
             config["method"], [Path(c) for c in config["cohort"]], run,
             replace(settings, max_steps=wanted), config["exclude_split"],
+            Path(config["init_from"]) if config.get("init_from") else None,
         )  # fmt: skip
         job.check_unchanged()
         checkpoint = run / "checkpoints" / "last.ckpt"
@@ -169,8 +176,9 @@ class _Job:
     """
 
     def __init__(
-        self, method: Mapping[str, Any], paths: Sequence[Path], out: Path, settings: TrainSettings, exclude: str | None
-    ) -> None:
+        self, method: Mapping[str, Any], paths: Sequence[Path], out: Path, settings: TrainSettings,
+        exclude: str | None, init_from: Path | None,
+    ) -> None:  # fmt: skip
         self.out = out
         self.settings = settings
         self.cohorts = [Cohort(p) for p in paths]
@@ -193,7 +201,9 @@ class _Job:
             c.info.fingerprint: patient_marks(c.info.fingerprint, set(c.manifest["patient"].iloc[r])).values()
             for c, r in zip(self.cohorts, rows, strict=True)
         }
-        self.marks = joined_marks(marks, self.method.built_on)
+        before = [*self.method.built_on, *_described(init_from), *_described(out)]
+        self.marks = joined_marks(marks, before)
+        self.labelled = joined_marks(_labelled_marks(self.source, self.method.labels_used), before, "labelled")
         self.draws = Draws(self.source, seed=settings.seed)
         info = self.cohorts[0].info
         self.inputs = InputSpec(
@@ -277,8 +287,11 @@ class _Job:
         provenance = {
             "method": spec(self.method), "step": step, "seed": self.settings.seed,
             "cohorts": [c.info.fingerprint for c in self.cohorts], "patients": self.marks,
+            "labelled": self.labelled,
         }  # fmt: skip
-        export_encoder(self.method.exported, self.out / "encoder", self.inputs, provenance)
+        export_encoder(
+            self.method.exported, self.out / "encoder", self.inputs, provenance, self.method.decoder_exported
+        )
 
     @contextmanager
     def status(self) -> Iterator[dict[str, Any]]:
@@ -320,6 +333,7 @@ class _Job:
             "n_recordings": len(self.source.places),
             "n_patients": int(self.source.manifest["patient"].nunique()),
             "epochs": trainer.global_step * self._samples_a_step(trainer) / self.draws.epoch_length,
+            "labels_used": _labels_used(self.source, self.method.labels_used),
             "left_out": {
                 "patients": sum(len(patients) for patients, _ in self.held_out),
                 "splits": {name: sha for _, found in self.held_out for name, sha in found.items()},
@@ -354,6 +368,36 @@ def _check(method: Method, cohorts: Sequence[Cohort]) -> None:
                     f"{getattr(info, what)}); prepare them alike"
                 )
         method.check(info)
+
+
+def _labels_used(source: MethodSource, items: Sequence[int]) -> dict[str, Any]:
+    """Recordings whose labels are learnt from, and how many patients they are of; empty where there are none."""
+    if not len(items):
+        return {}
+    rows = source.manifest.iloc[list(items)]
+    return {
+        "n_recordings": len(rows), "n_patients": int(rows["patient"].nunique()), "recordings": list(rows["recording"]),
+    }  # fmt: skip
+
+
+def _labelled_marks(source: MethodSource, items: Sequence[int]) -> dict[str, list[str]]:
+    """Marks of the patients whose labels are learnt from, by the fingerprint of their cohort."""
+    patients: dict[str, set[str]] = {}
+    for item in items:
+        fingerprint = source.cohorts[source.places[item][0]].info.fingerprint
+        patients.setdefault(fingerprint, set()).add(str(source.manifest["patient"].iloc[item]))
+    return {fingerprint: list(patient_marks(fingerprint, own).values()) for fingerprint, own in patients.items()}
+
+
+def _described(source: Path | None) -> list[Path]:
+    """The folder of an exported encoder, whose patients a run that begins with it has seen too; none for bare weights.
+
+    A run that is continued knows from its own export what it began with, should that be gone.
+    """
+    if source is None:
+        return []
+    folder = source / "encoder" if (source / "encoder").is_dir() else source.parent if source.is_file() else source
+    return [folder] if (folder / "encoder.json").is_file() else []
 
 
 def _allowed_rows(cohort: Cohort, held_out: set[str]) -> NDArray[Any]:

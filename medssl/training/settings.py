@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
 from medssl.errors import ConfigError, unknown_name
+from medssl.heads.schedules import Recipe, Schedule, steps_of
 from medssl.optim import Optim
 
 __all__ = ["FinetuneSettings", "Logger", "Precision", "TrainSettings", "from_plain"]
@@ -94,15 +95,28 @@ class FinetuneSettings:
     Attributes:
         size: crop (z, y, x) of volumes or window (samples,) of signals; chosen from the cohort when not given.
         window_s: window of signals in seconds; replaces ``size``.
+        size_mm: extent (z, y, x) of the crops of volumes in mm, instead of ``size``; rounded up to what the encoder
+            takes. The volumes must have one voxel size.
         max_steps: optimiser steps.
         batch_size: crops or windows a step.
         optim: optimiser settings.
         encoder_lr: learning rate of a pre-trained encoder as a share of the head's; 1 when trained from scratch.
         layer_decay: each earlier layer of a pre-trained encoder learns by this factor slower than the next.
         frozen_steps: steps during which a pre-trained encoder does not learn yet.
+        schedule: course of the training. ``default``: as ``optim`` says. The others decay as (1 - s/N)^0.9 and warm up
+            over the steps of ``optim.warmup``: ``warmup`` (published: 50 of 1000 epochs or 15 of 150); ``sawtooth``,
+            the decoder (or other head) alone up and down, then all with a new optimiser; ``valley``, the same with the
+            decoder's rate only falling; ``frozen``, the decoder alone throughout. A network from scratch has the same
+            learning rates, but learns as a whole from the first step on. Published peaks: CNNs ``optim.lr`` 1e-3 with
+            ``algorithm: sgd`` and weight_decay 3e-5, transformers 1e-4 with AdamW, weight_decay 0.05, betas 0.9, 0.98.
+        decoder_phase: steps of ``sawtooth`` and ``valley`` for the decoder alone; below 1 a share of ``max_steps``
+            (published: 50 of 1000 epochs or 15 of 150).
+        decoder_factor: peak learning rate of that phase relative to ``optim.lr`` (published: 1 for CNNs; for
+            transformers 0.01 in 1000 epochs, 0.1 in 150).
         freeze: keep a pre-trained encoder as it is throughout.
+        pretrained_decoder: segmentation starts from the decoder of the pre-training run too, where it has one.
         augment: random changes of the training samples.
-        foreground: share of segmentation crops that are centred on a labelled voxel.
+        foreground: share of crops of volumes centred on a labelled voxel (segmentation), or on a voxel of the body.
         class_balance: draw classes equally often; if not, weight the loss by the inverse class frequency.
         validate_every: steps between two looks at the validation patients of the budget; 0 takes a tenth of all steps.
         patience: stop after so many looks without improvement (never before 30 % of the steps); 0 never stops early.
@@ -126,13 +140,18 @@ class FinetuneSettings:
 
     size: tuple[int, ...] | None = None
     window_s: float | None = None
+    size_mm: tuple[float, float, float] | None = None
     max_steps: int = 500
     batch_size: int = 8
     optim: Optim | None = None
     encoder_lr: float = 1.0
     layer_decay: float = 1.0
     frozen_steps: int = 0
+    schedule: Recipe = "default"
+    decoder_phase: float = 0.1
+    decoder_factor: float = 1.0
     freeze: bool = False
+    pretrained_decoder: bool = True
     augment: bool = True
     foreground: float = 0.66
     class_balance: bool = True
@@ -157,10 +176,35 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         _positive(self, "max_steps", "batch_size", "test_windows", "test_batch", "log_every")
-        _not_negative(self, "workers", "clip", "validate_every", "patience", "frozen_steps", "cache_gb")
+        _not_negative(
+            self, "workers", "clip", "validate_every", "patience", "frozen_steps", "cache_gb", "decoder_phase"
+        )
         for name in ("foreground", "dropout", "overlap"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        if self.size is not None and self.size_mm is not None:
+            raise ConfigError("size and size_mm are two ways to say how large a crop is; give one of them")
+        if self.size_mm is not None and min(self.size_mm) <= 0:
+            raise ConfigError(f"size_mm must be above 0 along every axis, not {list(self.size_mm)}")
+        if self.schedule != "default" and self.frozen_steps:
+            raise ConfigError(
+                f"the {self.schedule} schedule says when the encoder stands still; leave frozen_steps out, or set "
+                "decoder_phase"
+            )
+        published = self.published
+        if published is not None:
+            published.check(self.max_steps)
+
+    @property
+    def published(self) -> Schedule | None:
+        """The schedule in steps; None where ``optim`` says it all."""
+        if self.schedule == "default":
+            return None
+        warmup = (self.optim or Optim()).warmup
+        return Schedule(
+            self.schedule, steps_of(self.decoder_phase, self.max_steps), steps_of(warmup, self.max_steps),
+            self.decoder_factor,
+        )  # fmt: skip
 
 
 def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:

@@ -208,8 +208,9 @@ class LabelledCrops:
 class LabelledWindows:
     """Training windows of a classification or regression target.
 
-    A window lies anywhere in a labelled recording, or is centred on an event. With ``balance``, a class is drawn first,
-    then a patient who has it, then an item, so that neither a frequent class nor a long recording dominates.
+    A window lies anywhere in a labelled recording, or is centred on an event; a share of the crops of volumes is
+    centred on a voxel of the body. With ``balance``, a class is drawn first, then a patient who has it, then an item,
+    so that neither a frequent class nor a long recording dominates.
 
     Args:
         target: labels or events.
@@ -217,15 +218,24 @@ class LabelledWindows:
         recordings: how they are read.
         size: of a window or crop.
         balance: draw classes equally often.
+        foreground: share of the crops of volumes that are centred on a voxel of the body.
     """
 
     def __init__(
-        self, target: Target, items: NDArray[np.int64], recordings: Recordings, *, size: Starts, balance: bool
+        self,
+        target: Target,
+        items: NDArray[np.int64],
+        recordings: Recordings,
+        *,
+        size: Starts,
+        balance: bool,
+        foreground: float = 0.0,
     ) -> None:
         self.target = target
         self.items = items
         self.recordings = recordings
         self.size = size
+        self.foreground = foreground if target.cohort.info.kind == "volume" else 0.0
         self.groups = _by_class_and_patient(target, items) if balance and target.task == "classification" else []
 
     def order(self, rng: np.random.Generator) -> NDArray[Any]:
@@ -247,7 +257,7 @@ class LabelledWindows:
         """``x`` (1, C, *size) stored integers, ``y`` the item's true value."""
         row = int(self.target.rows[item])
         if self.target.onset_s is None:
-            start = random_start(self.recordings.shape(row), self.size, rng)
+            start = self._start(row, rng)
         else:
             rate = self.target.cohort.info.rate_hz
             assert rate is not None  # events belong to signals
@@ -255,6 +265,14 @@ class LabelledWindows:
         y = self.target.y[item]
         value = y if isinstance(y, np.ndarray) else y.item()
         return {**self.recordings.fields(row), "x": self.recordings.read(row, start, self.size)[None], "y": value}
+
+    def _start(self, row: int, rng: np.random.Generator) -> Starts:
+        shape = self.recordings.shape(row)
+        if self.foreground and rng.random() < self.foreground:
+            points = self.target.cohort.reader(row).foreground()
+            if len(points):
+                return start_around(points[int(rng.integers(len(points)))], shape, self.size)
+        return random_start(shape, self.size, rng)
 
 
 def _by_class_and_patient(target: Target, items: NDArray[np.int64]) -> list[list[NDArray[np.int64]]]:

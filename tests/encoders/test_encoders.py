@@ -47,6 +47,22 @@ EXAMPLES = {
     ),
     "ResEnc": Example({"in_channels": 2, "size": "tiny"}, (2, 16, 16, 16), (16, 24, 16)),
     "ResNet1d": Example({"in_channels": 2, "widths": (8, 16)}, (2, 48), (51,)),
+    "SliceTransformer": Example(
+        {
+            "encoder": {"class_path": "ResEnc", "init_args": {"in_channels": 2, "size": "tiny", "dims": 2}},
+            "width": 16,
+            "layers": 1,
+            "hidden": 16,
+            "pool": "volume",
+        },
+        (2, 3, 16, 16),
+        (1, 24, 16),
+    ),
+    "SliceWise": Example(
+        {"encoder": {"class_path": "ResEnc", "init_args": {"in_channels": 2, "size": "tiny", "dims": 2}}},
+        (2, 3, 16, 16),
+        (1, 24, 16),
+    ),
     "SwinUNETREncoder": Example({"feature_size": 12, "window": 3}, (1, 32, 32, 64), (64, 32, 32)),
     "TS2Vec": Example({"in_channels": 3, "width": 8, "out_dim": 12, "depth": 3}, (3, 40), (17,)),
     "TST": Example({"in_channels": 2, "length": 37, "width": 8, "heads": 2, "max_tokens": 10}, (2, 37), None),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medssl.encoders.base import Encoder
-from medssl.encoders.importing import load_weights
+from medssl.encoders.importing import _Plan, _tensors, load_weights
 from medssl.encoders.resenc import ResEnc
 from medssl.encoders.swin_unetr import SwinUNETREncoder
 from medssl.encoders.ts2vec import TS2Vec
@@ -63,6 +64,7 @@ LAYOUTS: dict[str, Callable[[State, State], dict[str, Any]]] = {
         "state_dict": prefixed(s, "encoder.") | {"projector.0.weight": torch.randn(2)}
     },
     "student_dictionary": lambda s, t: {"teacher": t, "student": s},
+    "net": lambda s, _: {"net": s, "step": 7},
     "compiled": lambda s, _: prefixed(s, "_orig_mod."),
 }
 
@@ -74,6 +76,56 @@ def test_swin_weights_load_from_every_known_layout(layout: str) -> None:
     assert same_weights(source, target)
     assert report.share == 1.0
     assert not report.missing and not report.unexpected
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Networks of any size cost nothing here: their tensors have names and shapes but no numbers."""
+    real = torch.linspace  # MONAI asks it for plain numbers, which need a device
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(torch, "linspace", lambda *a, **k: real(*a, **{**k, "device": "cpu"}))
+        yield
+
+
+@pytest.mark.parametrize(("size", "millions"), [(48, (53.2, 72.8)), (96, (212.0, 290.4)), (192, (847.3, 1160.8))])
+def test_released_names_and_shapes_of_b_l_and_h_fill_the_encoder(size: int, millions: tuple[float, float]) -> None:
+    from monai.networks.nets.swin_unetr import SwinUNETR
+
+    with shapes_alone():
+        whole, encoder = SwinUNETR(1, 21, feature_size=size, use_v2=True), SwinUNETREncoder(feature_size=size)
+    counted = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (encoder, whole)]
+    assert counted == pytest.approx(millions, abs=0.06)
+    released = whole.state_dict()  # what VoComni_{B,L,H}.pt hold; VoCo_{B,L,H}_SSL_head.pt lack the decoder
+    ssl = {k: v for k, v in released.items() if not k.startswith(("decoder", "out."))}
+    assert (len(ssl), len(released)) == (145, 167)
+    for layout in sorted(LAYOUTS):
+        for state in (ssl, released):
+            plan = _Plan(encoder, encoder.state_dict())
+            for name, value in _tensors(LAYOUTS[layout](state, state), "student").items():
+                plan.place(name, value, "student")
+            report = plan.report()
+            assert report.share == 1.0 and not report.adapted and not report.unexpected, f"{layout}: {report}"
+            assert len(report.loaded) == 145
+
+
+def test_of_a_whole_network_the_encoder_is_taken_and_the_decoder_is_said_to_be_left() -> None:
+    from monai.networks.nets.swin_unetr import SwinUNETR
+
+    whole, target = SwinUNETR(1, 21, feature_size=12, window_size=3, use_v2=True), swin()
+    report = load_weights(target, whole.state_dict())
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in target.state_dict().items())
+    assert len(report.skipped) == 22 and all(k.startswith(("decoder", "out.")) for k in report.skipped)
+    assert "22 skipped" in str(report)
+
+
+def test_another_architecture_in_a_known_wrapper_is_refused() -> None:
+    """VoComni_nnunet.pt is a plain U-Net: no residual blocks, so neither of our encoders is made for it."""
+    plain = {
+        f"encoder.stages.{s}.0.convs.{c}.conv.weight": torch.randn(8, 4, 3, 3, 3) for s in range(6) for c in range(2)
+    }
+    for make in (swin, resenc):
+        with pytest.raises(CheckpointError, match="at least 50%"):
+            load_weights(make(), {"network_weights": plain})
 
 
 def test_teacher_can_be_chosen() -> None:

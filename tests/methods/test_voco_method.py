@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,13 @@ import pytest
 import torch
 from toys import ToyReader, collate, info, volume, volume_encoder
 
+from medssl.adapters.recording import Ids, Recording
+from medssl.cohort.volumes import VolumePreparation
+from medssl.encoders.base import Features
 from medssl.encoders.resenc import ResEnc
-from medssl.errors import ConfigError
+from medssl.encoders.swin_unetr import SwinUNETREncoder
+from medssl.errors import CohortError, ConfigError
+from medssl.methods.position_contrast import embedded
 from medssl.methods.voco import VoCo
 from medssl.objectives.voco import position_chance
 
@@ -47,6 +53,79 @@ def test_volumes_of_any_size_are_trained_on(shape: tuple[int, int, int], fit: st
     of = method(fit=fit)
     terms = step(of, batch(of, [volume(i, shape) for i in range(2)]))
     assert np.isfinite(list(terms.values())).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 24, 24), (3, 5, 7), (40, 2, 2), (1, 1, 1)])
+@pytest.mark.parametrize("spacing", [(5.0, 0.7, 0.7), (1.0, 1.0, 2.5)])
+def test_crops_in_millimetres_of_volumes_of_any_size_and_spacing(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float]
+) -> None:
+    readers = [volume(i, shape) for i in range(2)]
+    for reader in readers:
+        reader.spacing_mm, reader.points = spacing, None  # an empty foreground besides
+    of = method(crop_mm=(6.0, 6.0, 6.0))
+    terms = step(of, batch(of, readers))
+    assert np.isfinite(list(terms.values())).all()
+
+
+def test_crops_in_millimetres_show_the_same_tissue_at_every_spacing() -> None:
+    """A ramp along each axis, in mm: the windows of a fine and of a coarse scan must look alike."""
+    seen = []
+    for spacing in ((1.0, 1.0, 1.0), (4.0, 0.5, 0.5)):
+        shape = tuple(round(n / s) for n, s in zip((16, 48, 48), spacing, strict=True))
+        reader = volume(0, shape)  # type: ignore[arg-type]
+        centres = [s * (np.arange(n) + 0.5) for n, s in zip(shape, spacing, strict=True)]
+        z, y, x = np.meshgrid(*centres, indexing="ij")
+        reader.data[0], reader.points, reader.spacing_mm = 10 * (z + y + x), None, spacing
+        of = method(crop_mm=(16.0, 16.0, 16.0))
+        sample = of.draw(reader, np.random.default_rng(0))  # type: ignore[arg-type]
+        assert sample["x"].shape == (1, 1, 8, 24, 24)
+        seen.append(sample["x"].astype(float))
+    # the ends of the axes are voxel centres, which lie up to half a coarse voxel (2 mm) from the edge
+    assert np.abs(seen[0] - seen[1]).max() <= 30
+
+
+def test_quarter_turns_need_equal_scales() -> None:
+    turned = method(turn=1.0, flip=0.0, shift=0.0, crop_mm=(8.0, 8.0, 16.0))
+    rows = torch.arange(4 * 512.0).view(4, 1, 8, 8, 8)
+    moved, _ = turned.augment(rows, torch.ones(4))
+    assert torch.equal(moved, rows.flip(-1, -2)), "half turns only"
+
+
+def test_settings_in_millimetres_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ConfigError, match="leave one of the two out"):
+        method(crop_mm=(8.0, 8.0, 8.0), fit="resize")
+    with pytest.raises(ConfigError, match="three positive numbers"):
+        method(crop_mm=(8.0, 0.0, 8.0))
+    unknown = volume(0)
+    unknown.spacing_mm = None
+    with pytest.raises(CohortError, match="no voxel size"):
+        method(crop_mm=(8.0, 8.0, 8.0)).draw(unknown, np.random.default_rng(0))  # type: ignore[arg-type]
+
+
+def test_nan_of_a_file_is_gone_before_a_crop_is_drawn() -> None:
+    data = volume(0).data[0].astype(np.float32)
+    data[2, 3, 4] = np.nan
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    recording = Recording(
+        data=data, axes="zyx", affine=affine, spacing_mm=(1.0, 1.0, 1.0), ids=Ids("P0", "R0"), labels={},
+        source="scan", source_sha256="0" * 64,
+    )  # fmt: skip
+    prepared = VolumePreparation(intensity="mr")(recording)
+    reader = volume(0)
+    reader.data = prepared.image
+    assert np.issubdtype(prepared.image.dtype, np.integer)
+    of = method()
+    assert np.isfinite(list(step(of, batch(of, [reader, volume(1)])).values())).all()
+
+
+def test_swin_is_described_by_the_maps_of_the_released_code() -> None:
+    """24 F features: the transformer's state at stride 16 is no part of them."""
+    of = VoCo(SwinUNETREncoder(feature_size=12, window=3), crop=(32, 32, 64), projector=(16, 8))
+    assert of.head.layer1[0].in_features == 24 * 12
+    maps = [torch.full((2, c, 1, 1, 2), float(i)) for i, c in enumerate(of.encoder.channels)]
+    found = embedded(of.encoder, Features(torch.empty(0), maps))
+    assert found.shape == (2, 24 * 12) and 4.0 not in found
 
 
 def test_resized_window_shows_the_whole_body() -> None:
@@ -102,10 +181,14 @@ def test_teacher_starts_elsewhere_follows_slowly_and_gets_no_gradient(variant: s
     assert torch.equal(teacher, kept)
 
 
-def test_agreement_across_volumes_needs_two() -> None:
+def test_agreement_across_volumes_needs_two(capsys: pytest.CaptureFixture[str]) -> None:
     of = method(variant="v2")
     assert "inter" in step(of, batch(of, [volume(0), volume(1)]))
     assert "inter" not in step(of, batch(of, [volume(0)]))
+    of.prepare(SimpleNamespace(), batch=1)  # type: ignore[arg-type]
+    assert "one volume a batch" in capsys.readouterr().err
+    of.prepare(SimpleNamespace(), batch=2)  # type: ignore[arg-type]
+    assert not capsys.readouterr().err
 
 
 def test_feature_dropout_drops_features_or_by_request_whole_rows() -> None:

@@ -77,6 +77,24 @@ def test_labels_by_hand() -> None:
     torch.testing.assert_close(voco.overlap_labels(starts * torch.tensor([0, 1, 1]), crop, (1, 3, 2)), flat)
 
 
+@pytest.mark.parametrize(
+    ("crop", "grid"), [((4, 6, 6), (1, 4, 4)), ((4, 4, 4), (1, 3, 3)), ((5, 3, 4), (2, 3, 2)), ((1, 7, 2), (3, 1, 5))]
+)
+def test_labels_are_shares_of_voxels_counted_one_by_one(crop: tuple[int, ...], grid: tuple[int, ...]) -> None:
+    window = tuple(c * g for c, g in zip(crop, grid, strict=True))
+    whose = torch.zeros(window, dtype=torch.long)
+    for base, (z, y, x) in enumerate(voco.base_starts(grid, crop).tolist()):
+        whose[z : z + crop[0], y : y + crop[1], x : x + crop[2]] = base
+    random_starts = [torch.randint(0, (g - 1) * c + 1, (8,)) for g, c in zip(grid, crop, strict=True)]
+    for start in torch.stack(random_starts, -1):
+        z, y, x = start.tolist()
+        inside = whose[z : z + crop[0], y : y + crop[1], x : x + crop[2]]
+        counted = inside.flatten().bincount(minlength=math.prod(grid)) / math.prod(crop)
+        torch.testing.assert_close(voco.overlap_labels(start, crop, grid), counted)
+        if grid[0] == 1:  # one layer of bases is the two-dimensional case
+            torch.testing.assert_close(voco.overlap_labels(start[1:], crop[1:], grid[1:]), counted)
+
+
 def test_similarity_ignores_scale_rectifies_and_survives_zero_vectors() -> None:
     x, q = random(2, 5), random(3, 5, seed=1)
     torch.testing.assert_close(voco.position_similarity(3 * x, 0.1 * q), voco.position_similarity(x, q))

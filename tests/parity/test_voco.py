@@ -12,6 +12,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor
 from torch.nn import functional
 
+from medssl.heads.losses import dice_and_cross_entropy
 from medssl.methods.projectors import ProjectionHead
 from medssl.methods.teacher import ema_update
 from medssl.objectives import voco
@@ -41,6 +42,23 @@ def tensor(vectors: Mapping[str, np.ndarray], key: str, *, grad: bool = False) -
 def close(got: Tensor | None, wanted: np.ndarray, tolerance: float) -> None:
     assert got is not None
     np.testing.assert_allclose(got.detach().numpy(), wanted, rtol=0, atol=tolerance)
+
+
+TESTED = (
+    r"poslab_v[12]_(centers|labels)", r"basecrop_v[12]_first_last_size", r"concat_image_order",
+    r"assign\d+_(feats|bases|logits|gradsum_feats|gradsum_bases)", r"reg\d+_(loss|grad_bases)",
+    r"ce\d+_(labels|logits|v1_pos|v1_neg|v1_grad|v2|v2_grad)", r"ce_(zero|full)_(labels|logits|v1|v2)",
+    r"v1head\d+_(B_sw|student|teacher|labels|pos_neg_reg|grad_student)",
+    r"v2head\d+_(B_sw|student|teacher|labels|loss|intra_inter_reg|grad_student)",
+    r"proj_(x|y)", r"proj_(w|teacher_before|teacher_after)_layer[123]\.0\.(weight|bias)",
+    r"lr\d+_(warmup_total|steps|factor)", r"omni_(logits|labels|loss|grad)",
+    r"nnssl_(grid|offsets|overlaps|base|target|pred_reg|grad_base|grad_target)",
+    r"paper_(feats|bases|labels|logits|pred|reg)",
+)  # fmt: skip
+
+
+def test_every_value_of_the_file_is_compared_below(vectors: Mapping[str, np.ndarray]) -> None:
+    assert not [key for key in vectors if not any(re.fullmatch(pattern, key) for pattern in TESTED)]
 
 
 @pytest.mark.parametrize(("version", "crop", "grid"), [("v1", 96, 4), ("v2", 64, 3)])
@@ -183,6 +201,11 @@ def test_supervised_part_of_the_omni_stage(vectors: Mapping[str, np.ndarray]) ->
     loss.backward()
     close(loss, vectors["omni_loss"], EXACT)
     close(logits.grad, vectors["omni_grad"], EXACT)
+    ours = tensor(vectors, "omni_logits", grad=True)
+    labels = tensor(vectors, "omni_labels")[:, 0].long()
+    torch.stack(dice_and_cross_entropy(ours, labels, batch_dice=False)).sum().backward()
+    close(ours.grad, vectors["omni_grad"], EXACT)
+    close(sum(dice_and_cross_entropy(ours, labels, batch_dice=False)), vectors["omni_loss"], EXACT)  # type: ignore[arg-type]
 
 
 def test_three_dimensional_overlaps_of_a_third_implementation(vectors: Mapping[str, np.ndarray]) -> None:

@@ -1,0 +1,79 @@
+"""Which method helps with few labels? Pre-trains with each of several configurations, then one study against scratch.
+
+SOURCE is a prepared cohort with a split. Each configuration trains as its file says, with the encoder of the first
+unless --own-encoders; what is finished is kept, so the script can be called again after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+CONFIGS = ["voco_mri_laptop", "contrastive_mri_laptop", "global_local_contrast_mri_laptop", "spark_mri_laptop"]
+
+
+def main() -> None:
+    """Pre-train → evaluate → report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    for name, text in (("source", "prepared cohort with a split"), ("out", "folder for runs, study and report")):
+        parser.add_argument(name, type=Path, help=text)
+    parser.add_argument("--configs", nargs="+", default=CONFIGS, help="names in configs/ or files of your own")
+    parser.add_argument("--own-encoders", action="store_true", help="every configuration keeps the encoder it names")
+    parser.add_argument("--task", default=("segmentation", "labels"), nargs=2, help="with its target")
+    parser.add_argument("--steps", type=int, nargs=2, default=(600, 600), help="of pre-training and of fine-tuning")
+    parser.add_argument("--budgets", nargs="+", default=["2", "8", "all"], help="labelled patients")
+    parser.add_argument("--repeats", type=int, default=3, help="label draws; 5 or more for a claim")
+    parser.add_argument("--jobs", type=int, default=1, help="models trained at the same time")
+    from medssl.errors import MedSSLError
+
+    try:
+        run(parser.parse_args())
+    except MedSSLError as error:
+        parser.exit(2, f"{error}\n")
+
+
+def run(given: argparse.Namespace) -> None:
+    """All runs, then one study and its report."""
+    from medssl.evaluation.study import evaluate
+    from medssl.optim import Optim
+    from medssl.report import report
+    from medssl.training.settings import FinetuneSettings
+
+    encoder, runs = None, {}
+    for name in given.configs:
+        folder = given.out / "runs" / Path(name).stem
+        encoder, runs[folder.name] = pretrained(name, given, folder, encoder), str(folder)
+    evaluate(
+        cohort=given.source, task=given.task[0], target=given.task[1], budgets=given.budgets, repeats=given.repeats,
+        encoders={"scratch": "none"} | runs, jobs=given.jobs, out=(study := given.out / "study"),
+        settings=FinetuneSettings(max_steps=given.steps[1], batch_size=2, optim=Optim(lr=2e-3)),
+    )  # fmt: skip
+    print(report(study))
+
+
+def pretrained(name: str, given: argparse.Namespace, folder: Path, encoder: Any) -> Any:
+    """Train as a configuration says, or go on with it; returns the specification of its encoder."""
+    import yaml
+
+    from medssl import resources
+    from medssl.configurable import Configurable, build, discover
+    from medssl.methods.base import Method
+    from medssl.training.pretrain import pretrain, resume
+    from medssl.training.run import is_finished
+    from medssl.training.settings import TrainSettings, from_plain
+
+    _ = [discover(f"medssl.{package}", Configurable) for package in ("encoders", "views", "objectives", "methods")]
+    config = yaml.safe_load(resources.find("configs", name).read_text(encoding="utf-8"))
+    arguments = config["method"]["init_args"]
+    arguments["encoder"] = (None if given.own_encoders else encoder) or arguments["encoder"]
+    if not (folder / "config.yaml").is_file():
+        trainer = from_plain(TrainSettings, {**config["trainer"], "max_steps": given.steps[0]})
+        pretrain(method=build(config["method"], Method), cohort=[given.source], out=folder, trainer=trainer)
+    elif not is_finished(folder):
+        resume(folder)
+    return arguments["encoder"]
+
+
+if __name__ == "__main__":  # worker processes import this file
+    main()
