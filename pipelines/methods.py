@@ -1,16 +1,15 @@
 """Which method helps with few labels? Pre-trains with each of several configurations, then one study against scratch.
 
-SOURCE is a prepared cohort with a split. Each configuration trains as its file says, with the encoder of the first
-unless --own-encoders; what is finished is kept, so the script can be called again after an interruption.
+SOURCE is a prepared cohort with a split. All take the first's encoder unless --own-encoders. Finished work is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import Any
 
-CONFIGS = ["voco_mri_laptop", "contrastive_mri_laptop", "global_local_contrast_mri_laptop", "spark_mri_laptop"]
+CONFIGS = ["voco_mri_laptop", "contrastive_mri_laptop", "spark_mri_laptop"]
 
 
 def main() -> None:
@@ -30,17 +29,18 @@ def main() -> None:
     try:
         run(parser.parse_args())
     except MedSSLError as error:
-        parser.exit(2, f"{error}\n")
+        sys.exit(str(error))
 
 
 def run(given: argparse.Namespace) -> None:
     """All runs, then one study and its report."""
+    from medssl.cohort import Cohort
     from medssl.evaluation.study import evaluate
     from medssl.optim import Optim
     from medssl.report import report
     from medssl.training.settings import FinetuneSettings
 
-    encoder, runs = None, {}
+    _, encoder, runs = Cohort(given.source).info, None, {}  # no cohort: refused before anything is written
     for name in given.configs:
         folder = given.out / "runs" / Path(name).stem
         encoder, runs[folder.name] = pretrained(name, given, folder, encoder), str(folder)
@@ -52,7 +52,7 @@ def run(given: argparse.Namespace) -> None:
     print(report(study))
 
 
-def pretrained(name: str, given: argparse.Namespace, folder: Path, encoder: Any) -> Any:
+def pretrained(name: str, given: argparse.Namespace, folder: Path, encoder: object) -> object:
     """Train as a configuration says, or go on with it; returns the specification of its encoder."""
     import yaml
 
