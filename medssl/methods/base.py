@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import lightning
 import numpy as np
@@ -69,8 +69,11 @@ class Method(lightning.LightningModule, Configurable, ABC):
     Attributes:
         encoder: what pre-training leaves behind.
         optim: optimiser settings (defaults are the method's own; the trainer may replace them).
+        collapses: the same embedding for all recordings could satisfy its loss. Where that is not so (reconstruction),
+            measures of the embeddings are logged but raise no alarm.
     """
 
+    collapses: ClassVar[bool] = True
     encoder: Encoder
     optim: Optim
 

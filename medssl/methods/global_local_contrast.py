@@ -195,6 +195,11 @@ class GlobalLocalContrast(Method):
         """See ``Method.check``: volumes only."""
         if info.kind != "volume":
             raise ConfigError(f"GlobalLocalContrast takes slices of volumes; this cohort holds {info.kind}s")
+        if self.across and info.n_recordings == 1:
+            raise ConfigError(
+                "GlobalLocalContrast compares parts of different volumes, but this cohort holds 1; choose a loss that "
+                "does not (global_loss negatives or random, local_loss random)"
+            )
         super().check(info)
 
     def prepare(self, source: Readable, *, batch: int) -> None:
@@ -312,8 +317,8 @@ def _of_volumes(encoder: Encoder, size: Sequence[int]) -> Encoder:
 def _too_thin(method: GlobalLocalContrast, recording: object, depth: int) -> str:
     least = method.partitions + method.size[0] - 1
     return (
-        f"recording {recording} has {depth} slices, but blocks of {method.size[0]} from {method.partitions} partitions "
-        f"need at least {least}; leave it out, or use fewer partitions or thinner blocks"
+        f"recording {recording} has {depth} slice{'s' * (depth != 1)}, but blocks of {method.size[0]} from "
+        f"{method.partitions} partitions need at least {least}; leave it out, or use fewer partitions or thinner blocks"
     )
 
 

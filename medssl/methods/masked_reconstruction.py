@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class MaskedReconstruction(Method):
             recording.
         optim: optimiser settings.
     """
+
+    collapses: ClassVar[bool] = False  # what is told is the input itself
 
     def __init__(
         self,

@@ -171,9 +171,9 @@ class CollapseMonitor(Callback):
             while sum(map(len, self._kept)) - len(self._kept[0]) >= self.rows:
                 self._kept.popleft()
         if between_steps(trainer, batch_idx) and trainer.global_step % self.every == 0 and self._kept:
-            self._look(trainer)
+            self._look(trainer, alarms=bool(getattr(pl_module, "collapses", True)))
 
-    def _look(self, trainer: Fit) -> None:
+    def _look(self, trainer: Fit, *, alarms: bool) -> None:
         device = self._kept[-1].device
         z = torch.cat([k.to(device) for k in self._kept])[-self.rows :]
         if len(z) < 8:  # too few rows to speak of directions
@@ -182,4 +182,4 @@ class CollapseMonitor(Callback):
         self.log_to.add(trainer, trainer.global_step, now)
         problem = alarm(now, self.history, rows=len(z), dimension=z.shape[1])
         self.history.append(now["rankme"])
-        self._alarms.hear(trainer, problem)
+        self._alarms.hear(trainer, problem if alarms else None)

@@ -178,7 +178,7 @@ class RepresentationMonitor(Callback):
             self.log_to.add(trainer, trainer.global_step, logged)
             problem = problem_of(now, self.history, rows=int(now["quality_rows"]))
             self.history.append({"step": float(trainer.global_step), **now})
-        self._alarms.hear(trainer, problem)
+        self._alarms.hear(trainer, problem if getattr(pl_module, "collapses", True) else None)
 
     def _spacing(self, method: Module, passes: int) -> int:
         """Steps between two looks for a step of so many encoded rows."""

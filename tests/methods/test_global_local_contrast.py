@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from toys import ToyReader, collate, volume, volume_encoder
+from toys import ToyReader, collate, info, volume, volume_encoder
 
 from medssl.encoders.resenc import ResEnc
 from medssl.encoders.resnet1d import ResNet1d
@@ -198,6 +199,13 @@ def test_thin_volumes_are_refused() -> None:
     with pytest.raises(CohortError, match=r"recording b has 3 slices.*2 recordings"):
         of.prepare(SimpleNamespace(manifest=manifest), batch=4)  # type: ignore[arg-type]
     of.prepare(SimpleNamespace(manifest=manifest[:1]), batch=4)  # type: ignore[arg-type]
+
+
+def test_a_cohort_of_one_has_no_other_volume() -> None:
+    one = replace(info("volume", 1), n_recordings=1)
+    with pytest.raises(ConfigError, match="this cohort holds 1; choose a loss"):
+        method().check(one)
+    method(global_loss="negatives").check(one)
 
 
 @pytest.mark.parametrize("options", [{}, {"stage": "decoder", "local_loss": "domain"}])

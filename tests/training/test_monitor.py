@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from medssl.errors import TrainingError
-from medssl.training.monitor import Alarms, CollapseWarning, alarm, measures
+from medssl.training.monitor import Alarms, CollapseMonitor, CollapseWarning, alarm, measures
 
 N, D = 256, 32
 
@@ -106,3 +107,16 @@ def test_processes_end_together(alarms: Alarms) -> None:
     with pytest.raises(TrainingError, match="seen by another process"):
         alarms.hear(fit_at(12, world_size=2, strategy=together), None)
     assert asked == [False, False]
+
+
+@pytest.mark.parametrize("collapses", [True, False])
+def test_methods_that_cannot_collapse_raise_no_alarm(collapses: bool) -> None:
+    """Reconstruction tells the input itself, so pooled features that hardly differ are no sign of trouble."""
+    logged: list[dict[str, float]] = []
+    log: Any = SimpleNamespace(add=lambda trainer, step, values: logged.append(values))
+    monitor = CollapseMonitor(log, every=100)
+    trainer = fit_at(100, accumulate_grad_batches=1, num_training_batches=1000)
+    with pytest.warns(CollapseWarning) if collapses else contextlib.nullcontext():
+        method: Any = SimpleNamespace(collapses=collapses)
+        monitor.on_train_batch_end(trainer, method, {"embeddings": torch.ones(N, D)}, None, 99)
+    assert logged and bool(monitor.alarms) == collapses
