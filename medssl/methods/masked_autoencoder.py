@@ -62,7 +62,6 @@ class TokenDecoder(nn.Module):
         self.leave = nn.Linear(hidden, out)
         self.apply(_initialise)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        nn.init.trunc_normal_(self.leave.weight, std=0.02)  # the first steps need not unlearn what chance says
 
     def forward(self, encoded: Tensor, places: Tensor) -> Tensor:
         """What every patch shows.

@@ -117,8 +117,8 @@ class MaskedReconstruction(Method):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Error of hidden patches, and named diagnostics.
 
-        ``explained`` is the share of the error of telling 0 everywhere that is gone; ``left_out`` the share of hidden
-        patches that do not count.
+        ``explained`` is the share of the error of telling the same of all patches (0; of raw targets their mean) that is
+        gone; ``left_out`` the share of hidden patches that do not count.
 
         Args:
             prediction: (N, L, V) in the order of ``patchify``.
@@ -133,7 +133,8 @@ class MaskedReconstruction(Method):
         weights = None if counted is None else counted.float()
         error = hidden_error(prediction, target, hidden, weights)
         with torch.no_grad():
-            nothing = hidden_error(torch.zeros_like(target), target, hidden, weights)
+            same = target.mean() if self.target == "raw" else target.new_zeros(())
+            nothing = hidden_error(same.expand_as(target), target, hidden, weights)
             left_out = torch.zeros_like(error) if counted is None else (hidden & ~counted).sum() / hidden.sum()
         terms = {
             "reconstruction": error.detach(),

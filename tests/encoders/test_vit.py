@@ -46,3 +46,22 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         ViT(1, (20, 20, 20), patch=16)
     with pytest.raises(ConfigError, match="single patch"):
         ViT(1, (32, 32, 32), patch=16, width=12, depth=1, heads=2).check_input(1, (16, 16, 16))
+
+
+def test_one_axis() -> None:
+    encoder = ViT(2, (40,), patch=8, width=12, depth=1, heads=2)
+    assert encoder(torch.randn(3, 2, 64)).maps[0].shape == (3, 12, 8)
+    with pytest.raises(ConfigError, match="1 to 3 axes"):
+        ViT(1, (4, 4, 4, 4), patch=2)
+
+
+def test_some_tokens_can_be_encoded_alone() -> None:
+    """All of them give the map; a few do not depend on the others."""
+    torch.manual_seed(0)
+    encoder = ViT(1, (16, 16), patch=4, width=12, depth=2, heads=2).eval()
+    x = torch.randn(2, 1, 16, 16)
+    tokens = encoder.tokens(x)
+    torch.testing.assert_close(encoder.encode(tokens).mean(1), encoder(x).pooled)
+    x[:, :, 8:] = 0
+    torch.testing.assert_close(encoder.tokens(x)[:, :8], tokens[:, :8])
+    assert encoder.encode(tokens[:, :8]).shape == (2, 8, 12)
