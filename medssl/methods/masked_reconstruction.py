@@ -117,8 +117,8 @@ class MaskedReconstruction(Method):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Error of hidden patches, and named diagnostics.
 
-        ``explained`` is the share of the error of telling the same of all patches (0; of raw targets their mean) that is
-        gone; ``left_out`` the share of hidden patches that do not count.
+        ``explained`` is the share of the error of telling the same of all patches (0; of raw targets their mean) that
+        is gone; ``left_out`` the share of hidden patches that do not count.
 
         Args:
             prediction: (N, L, V) in the order of ``patchify``.
