@@ -15,7 +15,17 @@ from torch import Tensor, nn
 from medssl.configurable import Configurable, build, spec
 from medssl.errors import CheckpointError, ConfigError
 
-__all__ = ["Encoder", "Features", "InputSpec", "load_encoder", "mean_pool", "save_encoder", "with_channels"]
+__all__ = [
+    "Encoder",
+    "Features",
+    "InputSpec",
+    "encoder_folder",
+    "load_encoder",
+    "mean_pool",
+    "provenance_of",
+    "save_encoder",
+    "with_channels",
+]
 
 FORMAT_VERSION = 1
 
@@ -126,6 +136,21 @@ def save_encoder(encoder: Encoder, folder: Path, inputs: InputSpec, provenance: 
     (folder / "encoder.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
+def encoder_folder(source: str | Path) -> Path:
+    """The folder of an exported encoder: that of a run, or the folder itself."""
+    folder = Path(source)
+    return folder / "encoder" if (folder / "encoder").is_dir() else folder
+
+
+def provenance_of(source: str | Path) -> dict[str, Any]:
+    """Where an exported encoder comes from; empty where there is none (``load_encoder`` says what is wrong)."""
+    file = encoder_folder(source) / "encoder.json"
+    if not file.is_file():
+        return {}
+    provenance: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")).get("provenance", {})
+    return provenance
+
+
 def load_encoder(source: str | Path) -> tuple[Encoder, InputSpec]:
     """The exported encoder of a run.
 
@@ -138,9 +163,7 @@ def load_encoder(source: str | Path) -> tuple[Encoder, InputSpec]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(source)
-    if (folder / "encoder" / "encoder.json").is_file():
-        folder = folder / "encoder"
+    folder = encoder_folder(source)
     about_file = folder / "encoder.json"
     if not about_file.is_file():
         raise CheckpointError(f"no exported encoder in '{source}'; give a run directory that finished pre-training")

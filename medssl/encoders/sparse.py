@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from medssl.encoders.base import Encoder
 from medssl.errors import ConfigError
+from medssl.views.corruption import enlarged
 
-__all__ = ["enlarged", "refuse_dense", "sparse", "visible_norm"]
+__all__ = ["refuse_dense", "sparse", "visible_norm"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
@@ -45,11 +45,6 @@ def visible_norm(
         scale = (centred.square().sum(axes, keepdim=True) / count + eps).rsqrt()
         normalised = centred * (scale if weight is None else scale * weight.view(shape))
         return normalised if bias is None else (normalised + bias.view(shape)).masked_fill(~visible, 0)
-
-
-def enlarged(cells: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, *grid) booleans → (B, 1, *size), each cell repeated over its share; ``size`` is a multiple of the grid."""
-    return functional.interpolate(cells.unsqueeze(1).float(), size=tuple(size), mode="nearest") > 0
 
 
 def refuse_dense(encoder: Encoder, name: str) -> None:

@@ -210,11 +210,10 @@ def _baseline_first(arms: Sequence[Arm]) -> tuple[Arm, ...]:
 
 
 def _pretrained(name: str, source: str) -> Arm:
-    from medssl.encoders.base import load_encoder
+    from medssl.encoders.base import encoder_folder, load_encoder
     from medssl.training.export import labels_note
 
-    folder = Path(source)
-    folder = folder / "encoder" if (folder / "encoder").is_dir() else folder
+    folder = encoder_folder(source)
     if not (folder / "encoder.json").is_file():
         raise CheckpointError(
             f"'{name}={source}': there is no exported encoder; give a run of `medssl pretrain`, or 'none'"

@@ -13,8 +13,8 @@ from medssl.encoders.base import Encoder
 from medssl.errors import ConfigError
 from medssl.methods.base import Losses
 from medssl.methods.joint import JointEmbedding, Momentum, SamePatient
+from medssl.methods.patch_decoder import PatchDecoder, hidden_l1
 from medssl.methods.projectors import MLPHead
-from medssl.methods.reconstruction import PatchDecoder, hidden_l1
 from medssl.objectives.base import Family, LossOutput, Objective
 from medssl.objectives.cotap import CoTAP
 from medssl.objectives.foreground import pooled_cells

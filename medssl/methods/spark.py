@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medssl.encoders.base import Encoder
 from medssl.encoders.blocks import per_axis
-from medssl.encoders.sparse import enlarged, refuse_dense, sparse
+from medssl.encoders.sparse import refuse_dense, sparse
 from medssl.errors import ConfigError
 from medssl.heads.decoder import Decoder
 from medssl.methods.base import Losses
@@ -17,6 +17,7 @@ from medssl.methods.masked_reconstruction import MaskedReconstruction
 from medssl.objectives.masked_reconstruction import Target, patchify, random_mask, visible_cells
 from medssl.optim import Optim
 from medssl.views.base import Batch, Views
+from medssl.views.corruption import enlarged
 
 __all__ = ["SparK"]
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from medssl.configurable import Configurable
-from medssl.encoders.base import Encoder, load_encoder
+from medssl.encoders.base import Encoder, encoder_folder, load_encoder
 from medssl.encoders.concatenated import Concatenated
 from medssl.errors import CheckpointError, CohortError, ConfigError
 from medssl.methods.pure_batches import merged
@@ -259,8 +259,7 @@ def _device(name: str) -> torch.device:
 
 
 def _weights(run: Path) -> Path:
-    folder = run / "encoder" if (run / "encoder" / "encoder.json").is_file() else run
-    return folder / "encoder.safetensors"
+    return encoder_folder(run) / "encoder.safetensors"
 
 
 def _keep(file: Path, made: Sequence[StageClusters]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from medssl.encoders.base import Encoder, InputSpec, save_encoder
+from medssl.encoders.base import Encoder, InputSpec, encoder_folder, save_encoder
 from medssl.errors import CheckpointError
 
 __all__ = ["Filled", "export_encoder", "fill_decoder", "joined_marks", "labels_note", "patient_marks"]
@@ -72,7 +72,7 @@ def fill_decoder(decoder: nn.Module, source: str | Path) -> Filled | None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(source) / "encoder" if (Path(source) / "encoder").is_dir() else Path(source)
+    folder = encoder_folder(source)
     if not (folder / DECODER).is_file():
         return None
     try:
@@ -118,9 +118,9 @@ def joined_marks(
     """
     joined = {fingerprint: set(own) for fingerprint, own in marks.items()}
     for run in runs:
-        folder = run / "encoder" if (run / "encoder").is_dir() else run
-        provenance = json.loads((folder / "encoder.json").read_text(encoding="utf-8")).get("provenance", {})
-        for fingerprint, theirs in provenance.get(what, {}).items():
+        # read as it must be there: a run that is gone would take its marks with it
+        about = json.loads((encoder_folder(run) / "encoder.json").read_text(encoding="utf-8"))
+        for fingerprint, theirs in about.get("provenance", {}).get(what, {}).items():
             joined.setdefault(fingerprint, set()).update(theirs)
     return {fingerprint: sorted(both) for fingerprint, both in joined.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from medssl.cohort import Cohort
 from medssl.configurable import build, spec
-from medssl.encoders.base import Encoder, InputSpec, load_encoder, with_channels
+from medssl.encoders.base import Encoder, InputSpec, load_encoder, provenance_of, with_channels
 from medssl.errors import ConfigError, SplitError
 from medssl.evaluation.metrics.catalogue import HEADLINE
 from medssl.heads.base import Head
@@ -140,7 +139,7 @@ class _Job:
             raise ConfigError("give an architecture only without an encoder; a pre-trained one brings its own")
         loaded = load_encoder(source)
         check_leak(Path(source), self.cohort, self.split)
-        note = labels_note(_provenance(Path(source)))
+        note = labels_note(provenance_of(source))
         self.notes += (f"the encoder {note}",) if note else ()
         return loaded
 
@@ -323,7 +322,7 @@ def _check_classes(target: Target, train: NDArray[np.int64]) -> tuple[str, ...]:
 
 def check_leak(source: Path, cohort: Cohort, split: Split) -> None:
     """Refuse an encoder that was pre-trained on this split's test patients."""
-    provenance = _provenance(source)
+    provenance = provenance_of(source)
     fingerprint = cohort.info.fingerprint
     pretrained_on = set(provenance.get("patients", {}).get(fingerprint, ()))
     seen = [p for p, mark in patient_marks(fingerprint, split.test).items() if mark in pretrained_on]
@@ -332,16 +331,6 @@ def check_leak(source: Path, cohort: Cohort, split: Split) -> None:
             f"the encoder '{source}' was pre-trained on {len(seen)} test patients of split '{split.name}' (first: "
             f"{min(seen)}); pre-train again now that the split exists, which leaves them out"
         )
-
-
-def _provenance(source: Path) -> dict[str, Any]:
-    """Where an exported encoder comes from; empty where there is none (``load_encoder`` says what is wrong)."""
-    folder = source / "encoder" if (source / "encoder").is_dir() else source
-    file = folder / "encoder.json"
-    if not file.is_file():
-        return {}
-    provenance: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")).get("provenance", {})
-    return provenance
 
 
 def _from_scratch(architecture: Encoder | None, target: Target, channels: int) -> Encoder:

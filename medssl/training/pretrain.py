@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from medssl.cohort import Cohort, CohortInfo
 from medssl.configurable import Configurable, build, discover, spec
-from medssl.encoders.base import InputSpec
+from medssl.encoders.base import InputSpec, encoder_folder
 from medssl.errors import CheckpointError, ConfigError, SplitError, TrainingError
 from medssl.methods.base import Method
 from medssl.training.callbacks import Checkpoints, GradientGuard, PoliteStop
@@ -157,7 +157,7 @@ def initialise(method: Method, source: Path) -> None:
     """Load the weights of a run's encoder, or of a checkpoint file, into the method's encoder and its teacher."""
     from medssl.encoders.importing import load_weights
 
-    folder = source / "encoder" if (source / "encoder").is_dir() else source
+    folder = encoder_folder(source)
     file = folder / "encoder.safetensors" if folder.is_dir() else folder
     if not file.is_file():
         raise CheckpointError(f"--init-from '{source}' has no weights; give a pre-training run or a checkpoint file")
@@ -396,7 +396,7 @@ def _described(source: Path | None) -> list[Path]:
     """
     if source is None:
         return []
-    folder = source / "encoder" if (source / "encoder").is_dir() else source.parent if source.is_file() else source
+    folder = source.parent if source.is_file() else encoder_folder(source)
     return [folder] if (folder / "encoder.json").is_file() else []
 
 

@@ -19,7 +19,7 @@ from medssl.errors import ConfigError
 from medssl.views.batch_style import BatchStyle, alike
 
 if TYPE_CHECKING:
-    from medssl.cohort import Reader
+    from medssl.cohort import CohortInfo, Reader
 
 __all__ = ["Batch", "Sample", "Views", "to_input"]
 
@@ -60,6 +60,18 @@ class Views(Configurable, ABC):
     count: int
     kind: str
     batch_style: BatchStyle | None = None
+
+    def check(self, info: CohortInfo) -> None:
+        """Refuse a cohort of another kind.
+
+        Raises:
+            ConfigError: with what it holds.
+        """
+        if info.kind != self.kind:
+            raise ConfigError(
+                f"{type(self).__name__} cuts {self.kind}s, but this cohort holds {info.kind}s; choose the views for "
+                "its kind"
+            )
 
     @abstractmethod
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:

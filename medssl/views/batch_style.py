@@ -9,6 +9,7 @@ After Scalbert, Vakalopoulou and Couzinié-Devy (ICLR 2024, arXiv 2303.06088), e
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,7 +38,7 @@ CLIP_VALUES = 2**18  # values from which the quantiles are taken
 
 
 @dataclass(frozen=True)
-class BatchStyle:
+class BatchStyle(ABC):
     """What ``VolumeStyle`` and ``SignalStyle`` share, which say what the attributes mean; no style by itself.
 
     A plain dataclass and not an abstract class, so that a configuration gives its fields without a class name.
@@ -110,6 +111,7 @@ class BatchStyle:
             ]
         return torch.stack(restyled, 1).to(x.dtype)
 
+    @abstractmethod
     def fields(self, reader: Reader, extent: Sequence[int], size: Sequence[int]) -> dict[str, NDArray[Any]]:
         """What a sample needs beside its values so that it can be restyled.
 
@@ -118,8 +120,8 @@ class BatchStyle:
             extent: what was read of it, one number an axis.
             size: to which that was resized.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def restyle(
         self, x: Tensor, reference: Tensor, share: Tensor, units: Tensor | None, reference_units: Tensor | None
     ) -> Tensor:
@@ -132,10 +134,9 @@ class BatchStyle:
             units: (B, axes) spacing of voxels, or (B, 1) sampling rate; None where it is not known.
             reference_units: the reference's.
         """
-        raise NotImplementedError
 
-    def _units(self, batch: Mapping[str, Any]) -> Tensor | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _units(self, batch: Mapping[str, Any]) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)

@@ -96,5 +96,5 @@ def smooth_noise(n: int, grid: Sequence[int], generator: torch.Generator, *, rea
 
 
 def enlarged(cells: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, *grid) → (N, 1, *size), each cell repeated over its share."""
+    """(N, *grid) → (N, 1, *size) of the same type, each cell repeated over its share."""
     return functional.interpolate(cells.unsqueeze(1).float(), size=tuple(size), mode="nearest").to(cells.dtype)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from medssl.encoders.base import Encoder, Features
 from medssl.encoders.resenc import ResEnc
 from medssl.encoders.resnet1d import ResNet1d
-from medssl.encoders.sparse import enlarged, refuse_dense, sparse, visible_norm
+from medssl.encoders.sparse import refuse_dense, sparse, visible_norm
 from medssl.encoders.vit import ViT
 from medssl.errors import ConfigError
+from medssl.views.corruption import enlarged
 
 EDGE = {1: 32, 2: 16, 3: 16}
 everywhere = pytest.mark.parametrize("dims", [1, 2, 3])

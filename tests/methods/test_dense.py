@@ -11,7 +11,7 @@ from toys import collate, info, signal, signal_encoder, volume, volume_encoder
 
 from medssl.errors import ConfigError
 from medssl.methods.dense import CellHead, Dense
-from medssl.methods.reconstruction import PatchDecoder, hidden_l1
+from medssl.methods.patch_decoder import PatchDecoder, hidden_l1
 from medssl.objectives.base import Given, LossOutput, Objective
 from medssl.objectives.contrastive import InfoNCE
 from medssl.objectives.masked_momentum import MaskedMomentum
@@ -152,7 +152,7 @@ def test_the_decoder_puts_each_cell_s_patch_in_its_place(
     found = decoder(maps, size)
     assert found.shape == (3, 2, *size)
     for cell in np.ndindex(*grid):
-        values = decoder.layers(maps[(slice(None), slice(None), *cell)]).view(3, 2, *patch)
+        values = decoder.layers(maps[(slice(None), slice(None), *cell)]).view(3, *patch, 2).movedim(-1, 1)
         place = tuple(slice(c * p, min(s, (c + 1) * p)) for c, p, s in zip(cell, patch, size, strict=True))
         kept = tuple(slice(0, s.stop - s.start) for s in place)
         torch.testing.assert_close(

@@ -11,11 +11,11 @@ from torch import Tensor
 from toys import collate, signal, signal_encoder, volume
 
 from medssl.encoders.resenc import ResEnc
-from medssl.encoders.sparse import enlarged
 from medssl.errors import ConfigError
 from medssl.heads.decoder import Decoder
 from medssl.methods.spark import SparK
 from medssl.objectives.masked_reconstruction import random_mask
+from medssl.views.corruption import enlarged
 from medssl.views.signal import SignalViews
 from medssl.views.volume import VolumeViews
 from medssl.views.volume_augment import VolumeAugmentation

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from medssl.objectives.masked_reconstruction import unpatchify
+
 __all__ = ["PatchDecoder", "hidden_l1"]
 
 
@@ -22,7 +24,7 @@ class PatchDecoder(nn.Module):
 
     def __init__(self, width: int, *, hidden: int, channels: int, patch: tuple[int, ...]) -> None:
         super().__init__()
-        self.channels, self.patch = channels, patch
+        self.patch = patch
         self.layers = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, channels * math.prod(patch)))
 
     def forward(self, maps: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -32,13 +34,8 @@ class PatchDecoder(nn.Module):
             maps: (N, D, *grid).
             size: of the input, at most grid times patch.
         """
-        axes = len(self.patch)
-        values = self.layers(maps.movedim(1, -1)).unflatten(-1, (self.channels, *self.patch))
-        # (N, *grid, C, *patch) → (N, C, grid₁, patch₁, grid₂, patch₂, …)
-        order = [0, axes + 1, *(place for axis in range(axes) for place in (1 + axis, axes + 2 + axis))]
-        whole: Tensor = values.permute(order).reshape(
-            len(maps), self.channels, *(g * p for g, p in zip(maps.shape[2:], self.patch, strict=True))
-        )
+        cells = self.layers(maps.movedim(1, -1).flatten(1, -2))
+        whole = unpatchify(cells, maps.shape[2:], self.patch)
         for axis, length in enumerate(size, start=2):
             whole = whole.narrow(axis, 0, length)
         return whole
