@@ -10,7 +10,7 @@ from typing import Any, Literal
 from medssl import resources
 from medssl.configurable import Configurable
 
-__all__ = ["listing", "rows"]
+__all__ = ["listing", "members", "rows"]
 
 Kind = Literal["methods", "encoders", "objectives", "views", "recipes", "configs", "pipelines"]
 
@@ -21,7 +21,8 @@ def listing(what: Kind) -> None:
     Args:
         what: which kind.
     """
-    found = rows(what)
+    found = rows(what) + (members() if what == "encoders" else [])
+    found.sort(key=lambda row: row[0])
     width = max((len(name) for name, _ in found), default=0)
     for name, summary in found:
         print(f"{name:<{width}}  {summary}")
@@ -43,6 +44,15 @@ def rows(what: Kind) -> list[tuple[str, str]]:
     if what == "objectives":
         return [(n, _objective_summary(c)) for n, c in found.items() if issubclass(c, base)]
     return [(n, _first_line(inspect.getdoc(c))) for n, c in found.items() if issubclass(c, base)]
+
+
+def members() -> list[tuple[str, str]]:
+    """Networks that an encoder builds by name, as ``ENCODER model=NAME``, with a line on each."""
+    from medssl.configurable import discover
+    from medssl.encoders.base import Encoder
+
+    found = discover("medssl.encoders", Encoder)  # type: ignore[type-abstract]
+    return [(f"{n} model={name}", about) for n, c in found.items() for name, about in c.members().items()]
 
 
 def _base(what: str) -> type[Configurable]:
