@@ -24,7 +24,7 @@ __all__ = ["MNE_FOLDERS", "MNE_SUFFIXES", "read_with_mne"]
 
 MNE_SUFFIXES = frozenset(
     {".edf", ".bdf", ".gdf", ".vhdr", ".ahdr", ".fif", ".fif.gz", ".set", ".cnt", ".data", ".eeg", ".lay", ".nxe"}
-    | {".cdt", ".cdt.dpa", ".dap", ".rs3", ".nedf", ".ns3", ".sqd", ".con"}
+    | {".rec", ".cdt", ".cdt.dpa", ".dap", ".rs3", ".nedf", ".ns3", ".sqd", ".con"}
 )
 MNE_FOLDERS = frozenset({".mff", ".mefd", ".ds"})
 
@@ -99,6 +99,9 @@ def _guard(path: Path) -> Iterator[None]:
 def _open(path: Path, suffix: str, options: dict[str, Any]) -> Any:
     import mne
 
+    if suffix == ".rec":  # EDF under the name that some sleep laboratories give it, which MNE takes from no path
+        with path.open("rb") as file:
+            return mne.io.read_raw_edf(file, preload=True, verbose="WARNING", **options)
     if suffix == ".data":
         options = {**options, "ch_type": "eeg"}
     if suffix == ".eeg" and path.with_suffix(".vhdr").exists():

@@ -19,7 +19,7 @@ from medssl.adapters.signal_common import Decoded, demographics, plausible_id
 from medssl.adapters.signal_xli import decompress_xli
 from medssl.errors import MedSSLError, UnreadableRecording
 
-__all__ = ["read_xml_ecg"]
+__all__ = ["parse_xml", "read_xml_ecg"]
 
 Element = ElementTree.Element
 
@@ -32,14 +32,7 @@ def read_xml_ecg(path: Path) -> list[Decoded]:
     Raises:
         UnreadableRecording: not XML, not one of the three formats, or damaged.
     """
-    raw = path.read_bytes()
-    # An ECG never declares entities; a document that does may expand without end or reach for other files.
-    if any("<!ENTITY".encode(code) in raw for code in ("ascii", "utf-16-le", "utf-16-be")):
-        raise UnreadableRecording("the XML declares entities, which an ECG does not need; not read", path)
-    try:
-        root = ElementTree.fromstring(raw)
-    except ElementTree.ParseError as error:
-        raise UnreadableRecording(f"not well-formed XML: {error}", path) from error
+    root = parse_xml(path)
     readers: dict[str, Callable[[Element, Path], list[Decoded]]] = {
         "AnnotatedECG": _read_hl7,
         "RestingECG": _read_muse,
@@ -54,6 +47,23 @@ def read_xml_ecg(path: Path) -> list[Decoded]:
         raise
     except Exception as error:  # a document that promises one thing and holds another fails anywhere
         raise UnreadableRecording(f"damaged {_tag(root)} document: {error}", path) from error
+
+
+def parse_xml(path: Path) -> Element:
+    """The root of an XML document that declares no entities.
+
+    Recordings and their annotations never do; a document that does may expand without end or reach for other files.
+
+    Raises:
+        UnreadableRecording: it declares entities, or is not well-formed.
+    """
+    raw = path.read_bytes()
+    if any("<!ENTITY".encode(code) in raw for code in ("ascii", "utf-16-le", "utf-16-be")):
+        raise UnreadableRecording("the XML declares entities, which a recording does not need; not read", path)
+    try:
+        return ElementTree.fromstring(raw)
+    except ElementTree.ParseError as error:
+        raise UnreadableRecording(f"not well-formed XML: {error}", path) from error
 
 
 def _tag(element: Element) -> str:

@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medssl.adapters.recording import Rejected
 from medssl.errors import RecipeError
@@ -16,12 +16,15 @@ __all__ = [
     "files_below",
     "in_pairs",
     "is_companion",
+    "last_held_out",
     "numbers",
     "read_rows",
     "require_folder",
     "rows_by",
     "text",
 ]
+
+Key = TypeVar("Key", int, str)
 
 _EMPTY = {"", "n/a", "na", "nan", "none", "null"}
 _LISTS = re.compile(r"\s*[,;|]\s*")
@@ -109,6 +112,23 @@ def numbers(ranges: str) -> frozenset[int]:
     """
     ends = [part.partition("-")[::2] for part in ranges.split()]
     return frozenset(n for first, last in ends for n in range(int(first), int(last or first) + 1))
+
+
+def last_held_out(classes: Mapping[Key, str | None], counts: Mapping[str, int]) -> dict[Key, str]:
+    """A split that some papers take: in order, the last of each class are for testing, as many before for validation.
+
+    Args:
+        classes: patient → class; those of other classes, or of none, are in no part.
+        counts: class → how many are the last.
+
+    >>> last_held_out({1: "a", 2: "a", 3: "a", 4: "b", 5: None}, {"a": 1, "b": 1})
+    {1: 'train', 2: 'val', 3: 'test', 4: 'test'}
+    """
+    split: dict[Key, str] = {}
+    for name, count in counts.items():
+        for place, patient in enumerate(sorted((p for p, c in classes.items() if c == name), reverse=True)):
+            split[patient] = "test" if place < count else "val" if place < 2 * count else "train"
+    return {patient: split[patient] for patient in classes if patient in split}
 
 
 def rows_by(file: Path, key: str) -> dict[str, dict[str, str | None]]:

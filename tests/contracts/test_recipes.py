@@ -40,6 +40,8 @@ def test_the_promised_recipes_are_there() -> None:
     own = {"folder", "table", "dicom", "bids", "nnunet"}
     hearts, abdomens = {"acdc", "mmwhs", "sunnybrook"}, {"btcv", "amos"}
     public = {"msd", "ixi", "openmind", "medmnist3d", "mitbih", "cpsc2018", *hearts, *abdomens}
+    public |= {"ptb", "ptbxl", "chapman", "sleep_edf", "shhs", "isruc", "dreams", "chbmit", "bonn", "adhd"}
+    public |= {"mental_arithmetic", "alcoholism", "comet", "uci_har", "ucr_uea"}
     assert own | public <= set(NAMES)
     assert public <= {name for name in NAMES if is_public(name)}
 
