@@ -108,7 +108,7 @@ def discover(package: str, base: type[T]) -> dict[str, type[T]]:
 
 def _revive(value: Any, hint: Any) -> Any:
     if isinstance(value, Mapping) and "class_path" in value:
-        return build(value, Configurable)
+        return build(value, _base_in(hint))
     if isinstance(value, Mapping):
         for kind in _dataclasses_in(hint):
             hints = get_type_hints(kind)
@@ -120,10 +120,20 @@ def _revive(value: Any, hint: Any) -> Any:
 
 
 def _dataclasses_in(hint: Any) -> Iterator[type]:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+    yield from (kind for kind in _types_in(hint) if dataclasses.is_dataclass(kind))
+
+
+def _base_in(hint: Any) -> type[Configurable]:
+    """What an argument must be: short names are looked up there, since a method may have the name of its encoder."""
+    bases = [kind for kind in _types_in(hint) if issubclass(kind, Configurable)]
+    return bases[0] if len(bases) == 1 else Configurable
+
+
+def _types_in(hint: Any) -> Iterator[type]:
+    if isinstance(hint, type):
         yield hint
     for part in getattr(hint, "__args__", ()):
-        yield from _dataclasses_in(part)
+        yield from _types_in(part)
 
 
 def subclasses(base: type[T]) -> Iterator[type[T]]:

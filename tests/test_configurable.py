@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from medssl.configurable import Configurable, build, spec
+from medssl.encoders import ts2vec as encoders
 from medssl.errors import ConfigError
+from medssl.methods import ts2vec as methods
+from medssl.methods.base import Method
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,20 @@ def test_the_arguments_of_the_outermost_class_are_recorded() -> None:
 
 def test_short_class_names_are_understood() -> None:
     assert build({"class_path": "Part", "init_args": {"width": 2}}, Part).width == 2
+
+
+def test_a_short_name_inside_means_what_the_argument_may_be() -> None:
+    """A method may be called as its encoder is."""
+    written = {
+        "class_path": "TS2Vec",
+        "init_args": {
+            "encoder": {"class_path": "TS2Vec", "init_args": {"width": 4, "out_dim": 6, "depth": 1}},
+            "views": {"class_path": "SignalViews", "init_args": {"size": [32]}},
+        },
+    }
+    method = build(written, Method)  # type: ignore[type-abstract]
+    assert (type(method), type(method.encoder)) == (methods.TS2Vec, encoders.TS2Vec)
+    assert spec(build(spec(method), Method)) == spec(method)  # type: ignore[type-abstract]
 
 
 @pytest.mark.parametrize("name", ["os.system", "subprocess.Popen", "Prt", ""])
