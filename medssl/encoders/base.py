@@ -53,6 +53,7 @@ class Encoder(nn.Module, Configurable, ABC):
         strides: stride of each map relative to the input, a tuple of ``dims`` integers each.
         divisor: every input size must be a multiple of it, a tuple of ``dims`` integers.
         minimum: smallest input size an axis (deepest normalised map must keep more than one voxel).
+        any_channels: takes inputs of any number of channels, in any order; ``in_channels`` is but an example.
     """
 
     in_channels: int
@@ -62,6 +63,7 @@ class Encoder(nn.Module, Configurable, ABC):
     strides: tuple[tuple[int, ...], ...]
     divisor: tuple[int, ...]
     minimum: tuple[int, ...]
+    any_channels: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor) -> Features:
@@ -78,7 +80,7 @@ class Encoder(nn.Module, Configurable, ABC):
             ConfigError: wrong number of channels or axes, or a size that is no multiple of ``divisor`` or too small.
         """
         name = type(self).__name__
-        if channels != self.in_channels:
+        if channels != self.in_channels and not self.any_channels:
             raise ConfigError(f"{name} was built for {self.in_channels} channels but the data have {channels}")
         if len(size) != self.dims:
             raise ConfigError(f"{name} takes {self.dims} spatial axes but the views give {len(size)} ({size})")
@@ -88,6 +90,11 @@ class Encoder(nn.Module, Configurable, ABC):
                 f"{name} cannot take a size of {size}: each axis must be a multiple of {self.divisor} and at least "
                 f"{self.minimum}; change the crop or window"
             )
+
+    @classmethod
+    def members(cls) -> dict[str, str]:
+        """Networks that this class builds by name, as its argument ``model``, with a line on each. Default: none."""
+        return {}
 
     @property
     def described_by(self) -> tuple[int, ...]:

@@ -40,12 +40,13 @@ class ResNet1d(Encoder):
     Args:
         in_channels: channels of the signal.
         widths: channels of each stage, fine to coarse.
-        blocks: residual blocks a stage.
+        blocks: residual blocks a stage, one number for all or one each. Widths (64, 128, 256, 512), blocks
+            (3, 4, 6, 3), kernel 3 and stem_stride 1 make the 1-D ResNet-34 of Lan et al. (ICLR 2024).
         kernel: odd length of the convolutions in samples; the stem's is twice as long.
         stem_stride: stride of the stem; each stage after the first halves the length again.
 
     Raises:
-        ConfigError: an even kernel.
+        ConfigError: an even kernel, or blocks that do not fit the widths.
     """
 
     def __init__(
@@ -53,13 +54,16 @@ class ResNet1d(Encoder):
         in_channels: int = 1,
         widths: tuple[int, ...] = (32, 64, 128, 256),
         *,
-        blocks: int = 2,
+        blocks: int | tuple[int, ...] = 2,
         kernel: int = 7,
         stem_stride: int = 2,
     ) -> None:
         super().__init__()
         if kernel % 2 == 0:
             raise ConfigError(f"ResNet1d needs an odd kernel, not {kernel}")
+        counts = (blocks,) * len(widths) if isinstance(blocks, int) else tuple(blocks)
+        if len(counts) != len(widths) or min(counts, default=0) < 1:
+            raise ConfigError(f"ResNet1d needs 1 or more blocks for each of its {len(widths)} widths, not {blocks}")
         self.in_channels, self.dims = in_channels, 1
         self.channels, self.out_dim = (widths[-1],), widths[-1]
         stride = stem_stride * 2 ** (len(widths) - 1)
@@ -75,9 +79,9 @@ class ResNet1d(Encoder):
             *(
                 nn.Sequential(
                     _Block(a, b, kernel=kernel, stride=2 if i else 1),
-                    *(_Block(b, b, kernel=kernel, stride=1) for _ in range(blocks - 1)),
+                    *(_Block(b, b, kernel=kernel, stride=1) for _ in range(count - 1)),
                 )
-                for i, (a, b) in enumerate(zip(inputs, widths, strict=True))
+                for i, (a, b, count) in enumerate(zip(inputs, widths, counts, strict=True))
             )
         )
         for module in self.modules():

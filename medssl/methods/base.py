@@ -16,6 +16,7 @@ from torch import Tensor
 from medssl.configurable import Configurable
 from medssl.encoders.base import Encoder
 from medssl.encoders.seeding import seeded
+from medssl.objectives.weighting import PairWeighting
 from medssl.optim import Optim, configure
 from medssl.views.base import Batch, Sample
 
@@ -131,6 +132,12 @@ class Method(lightning.LightningModule, Configurable, ABC):
             source: what will be read.
             batch: recordings of one optimiser step on all devices, without accumulation.
         """
+
+    def on_train_start(self) -> None:
+        """Tells what weighs pairs how long the training is."""
+        for part in self.modules():
+            if isinstance(part, PairWeighting):
+                part.plan(self.trainer.max_steps * self.trainer.accumulate_grad_batches)
 
     def finish(self) -> None:
         """Called before each export of the encoder."""

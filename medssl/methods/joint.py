@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from medssl.encoders.base import Encoder
 from medssl.errors import CohortError, ConfigError
 from medssl.methods.base import Losses, Method, Readable
+from medssl.methods.ids import stable_integer
 from medssl.methods.pretext import Pretext
 from medssl.methods.teacher import ema_update, frozen, momentum_at
 from medssl.objectives.base import Family, LossOutput, Objective, Weights
@@ -113,7 +113,7 @@ class JointEmbedding(Method):
 
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
         """What the views read; ``patient``, an integer that is the same for all recordings of a patient; ``label``."""
-        sample = {**self.views.draw(reader, rng), "patient": np.array(_integer(reader.patient), dtype=np.int64)}
+        sample = {**self.views.draw(reader, rng), "patient": np.array(stable_integer(reader.patient), dtype=np.int64)}
         if self.label is None:
             return sample
         return {**sample, "label": _label(reader, self.label, continuous=self.objective.continuous)}
@@ -125,6 +125,8 @@ class JointEmbedding(Method):
         rows = self.embed(views.flatten(0, 1))
         output = self.output(rows.unflatten(0, views.shape[:2]), views, batch)
         total, terms = output.loss, {k: v.detach() for k, v in output.logs.items()}
+        if self.weighting is not None:
+            terms |= self.weighting.logs()
         if self.pretext is not None:
             term, logs = self.pretext(views.flatten(0, 1), self.encoder, self.generator)
             total, terms = total + self.pretext.weight * term, {**terms, **logs, "objective": output.loss.detach()}
@@ -249,9 +251,4 @@ def _label(reader: Reader, name: str, *, continuous: bool) -> np.ndarray[Any, An
             raise CohortError(f"recording {reader.recording} has '{name}' = '{value}', which is no number")
         return np.array(value, dtype=np.float32)
     whole = isinstance(value, float) and value.is_integer()  # a column with gaps holds 1 as 1.0
-    return np.array(_integer(str(int(value)) if whole else str(value)), dtype=np.int64)
-
-
-def _integer(name: str) -> int:
-    """A 63-bit integer that stands for a name, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
+    return np.array(stable_integer(str(int(value)) if whole else str(value)), dtype=np.int64)

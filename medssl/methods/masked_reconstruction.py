@@ -119,7 +119,7 @@ class MaskedReconstruction(Method):
         Args:
             prediction: (N, L, V) in the order of ``patchify``.
             rows: (N, C, *size) network input.
-            hidden: (N, L) booleans.
+            hidden: (N, L) booleans, or (N, L, V) for single values.
             counted: (N, L) booleans, or None for all.
         """
         tokens = patchify(rows, self.patch)
@@ -127,6 +127,9 @@ class MaskedReconstruction(Method):
             tokens, channels=rows.shape[1], target=self.target, min_token_std=self.min_token_std
         )  # fmt: skip
         weights = None if counted is None else counted.float()
+        if hidden.ndim == 3:
+            weights = hidden.float() if weights is None else hidden * weights.unsqueeze(-1)
+            hidden = hidden.any(-1)
         error = hidden_error(prediction, target, hidden, weights)
         with torch.no_grad():
             same = target.mean() if self.target == "raw" else target.new_zeros(())

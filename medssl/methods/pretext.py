@@ -240,4 +240,4 @@ class SegmentOrderPretext(Pretext):
 
 def _augmented(views: Views, name: str, neutral: Any) -> Any:
     """What the views do by themselves; neutral where they do not know the transform."""
-    return getattr(getattr(views, "augmentation", None), name, neutral)
+    return max(getattr(getattr(views, which, None), name, neutral) for which in ("augmentation", "second"))

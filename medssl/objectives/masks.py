@@ -8,7 +8,55 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["inverse_blocks"]
+__all__ = ["hidden_runs", "inverse_blocks"]
+
+
+def hidden_runs(
+    shape: Sequence[int],
+    ratio: float,
+    mean_length: float,
+    *,
+    generator: torch.Generator,
+    sync: bool = False,
+    variable: bool = False,
+) -> Tensor:
+    """Masks of single time steps in runs (Zerveas et al., KDD 2021; masked value prediction of tsai).
+
+    Hidden runs have geometric lengths of mean l, the gaps between them of mean l (1 - r) / r; a row begins anywhere in
+    either. A step hides what follows with probability r / (l (1 - r)), shows it with 1 / l, or leaves it as it is, so
+    that all steps are drawn at once.
+
+    Args:
+        shape: (N, C, T).
+        ratio: r, expected share of hidden steps, between 0 and 1.
+        mean_length: l in steps, from 1 / (1 - r), where steps are independent of each other.
+        generator: of all draws; the masks are made on its device.
+        sync: hide the same steps in all channels.
+        variable: each row (and channel, unless ``sync``) has its own share, uniform from 0 to 2r.
+
+    Returns:
+        (N, C, T) booleans, True where hidden.
+
+    Raises:
+        ValueError: a share that is none, or runs shorter than those of independent steps.
+
+    >>> hidden_runs((1, 1, 12), 0.5, 3.0, generator=torch.Generator().manual_seed(4)).int().tolist()
+    [[[0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1]]]
+    """
+    most = 2 * ratio if variable else ratio
+    if not ratio > 0 or not most < 1 or mean_length < 1 / (1 - most) - 1e-9:
+        raise ValueError(f"cannot hide a share of up to {most} in runs of {mean_length}: at least 1 / (1 - share)")
+    (n, c, length), device = shape, generator.device
+    rows = (n, 1 if sync else c, 1)
+    share = torch.full(rows, ratio, device=device)
+    if variable:
+        share = most * torch.rand(rows, generator=generator, device=device)
+    chance = torch.rand(*rows[:2], length, generator=generator, device=device)
+    hide = chance < share / (mean_length * (1 - share))
+    change = hide | (chance > 1 - 1 / mean_length)
+    hide[..., 0] = chance[..., 0] < share[..., 0]
+    place = torch.where(change, torch.arange(length, device=device), 0)
+    return hide.gather(-1, place.cummax(-1).values).expand(n, c, length)
 
 
 def inverse_blocks(

@@ -24,6 +24,17 @@ class PairWeighting(nn.Module, Configurable, ABC):
             samples: rows that ``index`` counts.
         """
 
+    def plan(self, calls: int) -> None:
+        """Learn how long the training is; called before the first step, and when a run is continued or extended.
+
+        Args:
+            calls: how often ``forward`` is called in the whole training, in each process.
+        """
+
+    def logs(self) -> dict[str, Tensor]:
+        """Named scalars of the last batch for the run's metrics. Default: none."""
+        return {}
+
     @abstractmethod
     def forward(self, losses: Tensor, index: Tensor) -> Tensor:
         """Weights of the pairs of one batch.

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from medssl.views.rows import chosen, on_rows, seeded_noise, seeds, uniform
 
-__all__ = ["STYLE", "SignalAugmentation", "apply_intensity", "apply_parameters", "apply_times", "draw_parameters"]
+__all__ = [
+    "STYLE",
+    "UNCHANGED",
+    "SignalAugmentation",
+    "apply_intensity",
+    "apply_parameters",
+    "apply_times",
+    "draw_parameters",
+    "of_two",
+]
 
 Parameters = dict[str, Tensor]
 OFF = 2.0  # a frequency above Nyquist
@@ -41,6 +50,7 @@ class SignalAugmentation:
         wander_cycles: fewest and most cycles in the window.
         jitter: probability of noise.
         jitter_sd: its largest standard deviation.
+        jitter_least: its smallest.
         mask: probability that spans of time are set to the mean, in all channels.
         mask_share: longest span, as a share of the window.
         mask_spans: number of spans.
@@ -63,10 +73,17 @@ class SignalAugmentation:
     wander_cycles: tuple[float, float] = (0.3, 3.0)
     jitter: float = 0.5
     jitter_sd: float = 0.1
+    jitter_least: float = 0.0
     mask: float = 0.5
     mask_share: float = 0.15
     mask_spans: int = 2
     drop_channel: float = 0.1
+
+
+UNCHANGED = SignalAugmentation(
+    shift=0, permute=0, band_stop=0, scale=0, gain=0, polarity=0, wander=0, jitter=0, mask=0, drop_channel=0
+)
+"""Windows as they are."""
 
 
 def draw_parameters(shape: tuple[int, ...], settings: SignalAugmentation, generator: torch.Generator) -> Parameters:
@@ -91,6 +108,26 @@ def draw_parameters(shape: tuple[int, ...], settings: SignalAugmentation, genera
     drawn["mask_first"] = first
     drawn["mask_length"] = torch.where(chosen(n, settings.mask, g)[:, None], extent, 0)
     return drawn
+
+
+def of_two(first: Parameters, second: Parameters, rows: Tensor, length: int) -> Parameters:
+    """Parameters of which some rows are those of a second draw, with other settings but of the same shape.
+
+    Args:
+        first, second: of ``draw_parameters``.
+        rows: (N,) booleans: those that are of the second.
+        length: T of the windows.
+    """
+    # further segments and spans that have no length
+    filling = {"cut": length, "mask_first": 0, "mask_length": 0}
+    joined = {"noise_seed": first["noise_seed"]}
+    for name in first.keys() - joined.keys():
+        one, other = first[name], second[name]
+        if one.ndim > 1 and one.shape[1] != other.shape[1]:
+            width = max(one.shape[1], other.shape[1])
+            one, other = (_widened(x, width, filling.get(name)) for x in (one, other))
+        joined[name] = torch.where(rows.view(-1, *(1,) * (one.ndim - 1)), other, one)
+    return joined
 
 
 def apply_parameters(x: Tensor, parameters: Parameters) -> Tensor:
@@ -154,10 +191,18 @@ def _draw_values(n: int, c: int, settings: SignalAugmentation, g: torch.Generato
         "wander": torch.where(chosen(n, settings.wander, g)[:, None], wander, 0.0),
         "wander_cycles": uniform(n, *settings.wander_cycles, g),
         "wander_phase": uniform(n, 0, 2 * math.pi, g),
-        "jitter_sd": torch.where(chosen(n, settings.jitter, g), uniform(n, 0, settings.jitter_sd, g), 0.0),
+        "jitter_sd": torch.where(
+            chosen(n, settings.jitter, g), uniform(n, settings.jitter_least, settings.jitter_sd, g), 0.0
+        ),
         "kept": kept.scatter(1, spared, True),
         "noise_seed": seeds(g),
     }
+
+
+def _widened(x: Tensor, width: int, filling: int | None) -> Tensor:
+    """(N, K) with further columns of a value, or (None) of their own numbers."""
+    further = torch.arange(x.shape[1], width, device=x.device).expand(len(x), -1)
+    return torch.cat([x, further if filling is None else torch.full_like(further, filling)], dim=1)
 
 
 def _source(p: Parameters, length: int) -> Tensor:

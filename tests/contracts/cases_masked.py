@@ -10,9 +10,11 @@ from toys import METHODS, Case
 from medssl.encoders.base import Encoder
 from medssl.encoders.resenc import ResEnc
 from medssl.encoders.resnet1d import ResNet1d
+from medssl.encoders.ts2vec import TS2Vec
 from medssl.encoders.vit import ViT
 from medssl.methods.base import Method
 from medssl.methods.masked_autoencoder import MaskedAutoencoder
+from medssl.methods.masked_values import MaskedValues
 from medssl.methods.spark import SparK
 from medssl.optim import Optim
 from medssl.views.signal import SignalViews
@@ -58,4 +60,9 @@ METHODS["SparK"] = {
     "signals": masked(SparK, "signal", lambda: convolutions(1), mask_ratio=0.75, count=2),
     "ordinary_convolutions": masked(SparK, "volume", lambda: convolutions(3), sparse=False, ignore_background=False),
     "ordinary_signals": masked(SparK, "signal", lambda: ResNet1d(2, (8, 16), blocks=1), sparse=False, block=8),
+}
+METHODS["MaskedValues"] = {
+    "full_length": masked(
+        MaskedValues, "signal", lambda: TS2Vec(2, 8, out_dim=12, depth=3, dropout=0.0), mask_ratio=0.3
+    ),
 }

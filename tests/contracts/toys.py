@@ -152,14 +152,15 @@ def _voco(**options: Any) -> Case:
 
 
 def joint(method: type[Any], kind: str, **options: Any) -> Case:
-    """A case of a method that takes ``(encoder, views, **options)``; ``objective`` is what makes one."""
+    """A case of a method that takes ``(encoder, views, **options)``; ``objective`` and ``weighting`` make one."""
     channels = 1 if kind == "volume" else 2
 
     def make() -> Method:
         settings = {"projector": (16, 8), "optim": Optim(lr=1e-2)} | options
         count = settings.pop("count", 2)
-        if callable(settings.get("objective")):
-            settings["objective"] = settings["objective"]()
+        for part in ("objective", "weighting"):
+            if callable(settings.get(part)):
+                settings[part] = settings[part]()
         if kind == "volume":
             made = method(volume_encoder(channels), VolumeViews((8, 8, 8), count=count), **settings)
         else:

@@ -30,6 +30,8 @@ def described(name: str) -> dict[str, object]:
     return loaded
 
 
+OF_SIGNALS = ("SignalViews", " on ECG", " on EEG")
+
 NAMES = [n for n in resources.names("configs") if "method" in described(n) and not n.endswith("_gpu")]
 
 
@@ -54,7 +56,7 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps(name: str, cohorts: dict[str, Path], tmp_path: Path) -> None:
-    signal = "SignalViews" in resources.find("configs", name).read_text(encoding="utf-8")
+    signal = any(word in resources.find("configs", name).read_text(encoding="utf-8") for word in OF_SIGNALS)
     cohort, out = cohorts["signal" if signal else "volume"], tmp_path / "run"
     assert main(["pretrain", "--config", name, "--cohort", str(cohort), "--out", str(out), *SHORT]) == 0
     summary = json.loads((out / "summary.json").read_text())

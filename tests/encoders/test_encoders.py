@@ -39,7 +39,32 @@ EXAMPLES = {
         (2, 48),
         (51,),
     ),
+    "FrameProjected": Example(
+        {
+            "encoder": {
+                "class_path": "FrameResNet",
+                "init_args": {"in_channels": 2, "width": 8, "blocks": 4, "out_dim": 16},
+            },
+            "inference": "all_encoders",
+            "length": 48,
+            "pool": "adaptive",
+        },
+        (2, 48),
+        (51,),
+    ),
+    "FrameResNet": Example({"in_channels": 2, "width": 8, "blocks": 4, "out_dim": 16}, (2, 48), (51,)),
     "InceptionTime": Example({"in_channels": 2, "width": 4, "depth": 3, "kernel": 9}, (2, 40), (33,)),
+    "NeuroNet": Example({"in_channels": 2, "frame": 300, "width": 8, "depth": 2, "heads": 2}, (2, 420), (311,)),
+    "PerChannel": Example(
+        {
+            "encoder": {"class_path": "ResNet1d", "init_args": {"widths": (4, 8)}},
+            "in_channels": 3,
+            "pool": "attention",
+            "maps": "concat",
+        },
+        (3, 48),
+        (51,),
+    ),
     "PositionFree": Example(
         {"encoder": {"class_path": "ResNet1d", "init_args": {"in_channels": 2, "widths": (8, 16)}}, "rounds": 2},
         (2, 48),
@@ -66,6 +91,8 @@ EXAMPLES = {
     "SwinUNETREncoder": Example({"feature_size": 12, "window": 3}, (1, 32, 32, 64), (64, 32, 32)),
     "TS2Vec": Example({"in_channels": 3, "width": 8, "out_dim": 12, "depth": 3}, (3, 40), (17,)),
     "TST": Example({"in_channels": 2, "length": 37, "width": 8, "heads": 2, "max_tokens": 10}, (2, 37), None),
+    "TrendTS2Vec": Example({"in_channels": 2, "width": 8, "out_dim": 12, "depth": 2, "kernels": 3}, (2, 40), (17,)),
+    "TsaiModel": Example({"in_channels": 2, "model": "ResNetPlus", "length": 40, "options": {"nf": 4}}, (2, 40), (33,)),
     "ViT": Example(
         {"size": (16, 16, 16), "patch": 8, "width": 24, "depth": 2, "heads": 3}, (1, 16, 16, 16), (16, 24, 8)
     ),

@@ -56,6 +56,15 @@ def test_resnet1d_takes_any_length() -> None:
         assert encoder(torch.randn(2, 2, length)).maps[0].shape[-1] == -(-length // 8)
 
 
+def test_resnet1d_is_the_published_resnet34_of_ecg() -> None:
+    with torch.device("meta"):
+        encoder = ResNet1d(12, (64, 128, 256, 512), blocks=(3, 4, 6, 3), kernel=3, stem_stride=1)
+    linear = 512 * 256 + 256  # theirs ends with a linear map to 256 features
+    assert sum(p.numel() for p in encoder.parameters()) + linear == 7_354_496
+    with pytest.raises(ConfigError, match="blocks"):
+        ResNet1d(12, (8, 16), blocks=(1, 2, 3))
+
+
 @pytest.mark.parametrize(("length", "tokens"), [(37, 10), (500, 500), (512, 512), (513, 257), (1000, 500)])
 def test_tst_shortens_long_inputs_without_empty_tokens(length: int, tokens: int) -> None:
     limit = 10 if length == 37 else 512

@@ -184,6 +184,11 @@ def test_dropout_of_the_head_acts_in_training_only_and_follows_the_generator() -
         (FlipPretext(axes=(1,)), signals(), "the views have 1"),
         (SegmentOrderPretext(), volumes(), "not volumes"),
         (SegmentOrderPretext(), signals(permute=0.2), "permute to 0"),
+        (
+            SegmentOrderPretext(),
+            SignalViews((128,), augmentation=SignalAugmentation(permute=0.0), second=SignalAugmentation(permute=0.2)),
+            "permute to 0",
+        ),
         (SegmentOrderPretext(), signals(size=8), "take fewer"),
     ],
 )

@@ -40,6 +40,7 @@ STRENGTHS: dict[str, tuple[str, Any]] = {
     "wander.wander_sd": ("wander_sd", 4.0),
     "wander.wander_cycles": ("wander_cycles", (9.0, 10.0)),
     "jitter.jitter_sd": ("jitter_sd", 2.0),
+    "jitter.jitter_least": ("jitter_least", 0.09),
     "mask.mask_share": ("mask_share", 0.9),
     "mask.mask_spans": ("mask_spans", 5),
 }
@@ -159,6 +160,31 @@ def test_how_far_the_windows_of_a_recording_lie_apart(gap_s: float | None, farth
     assert starts.min() >= 0 and starts.max() <= 400 - 128
 
 
+def test_adjacent_windows_lie_side_by_side_anywhere_in_the_recording() -> None:
+    views = SignalViews((128,), count=3, adjacent=True)
+    starts = np.stack([views.draw(signal(0), np.random.default_rng(i))["starts"][:, 0] for i in range(100)])  # type: ignore[arg-type]
+    assert (np.diff(starts, axis=1) == 128).all()
+    assert starts[:, 0].min() == 0 and starts[:, 0].max() == 400 - 3 * 128
+    short = signal(0, 156)
+    sample = SignalViews((128,), adjacent=True).draw(short, np.random.default_rng(0))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.concatenate(list(sample["x"]), -1)[:, 50:206], short.data)
+
+
+def test_the_first_view_and_the_others_can_be_augmented_differently() -> None:
+    weak = replace(NOTHING, gain=1.0)
+    strong = replace(NOTHING, permute=1.0, segments=9, mask=1.0, mask_spans=5)
+    x = windows(30) + 10
+    for first, second in ((weak, strong), (strong, weak)):
+        views = SignalViews((200,), count=3, augmentation=first, second=second)
+        found = views.augment(x, generator())
+        is_weak = (found / x).std(-1).amax(1) < 1e-5
+        place = torch.arange(30) % 3
+        assert torch.equal(is_weak, (place == 0) if first is weak else (place != 0))
+        # what each view gets is what its settings alone would do
+        alone = draw_parameters((30, 3, 200), first, generator())
+        torch.testing.assert_close(found[place == 0], apply_parameters(x, alone)[place == 0])
+
+
 def test_a_recording_shorter_than_the_window_is_padded_on_both_sides() -> None:
     reader = signal(0, 50)
     sample = SignalViews((128,), gap_s=None).draw(reader, np.random.default_rng(0))  # type: ignore[arg-type]
@@ -172,6 +198,10 @@ def test_bad_settings_are_refused() -> None:
         SignalViews((8, 8))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="gap_s"):
         SignalViews((8,), gap_s=-1)
+    with pytest.raises(ConfigError, match="adjacent"):
+        SignalViews((8,), gap_s=1, adjacent=True)
+    with pytest.raises(ConfigError, match="second"):
+        SignalViews((8,), count=1, second=NOTHING)
     reader = signal(0)
     reader.rate_hz = None
     with pytest.raises(CohortError, match="no rate"):
