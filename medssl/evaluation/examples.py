@@ -88,7 +88,7 @@ def _pixel_mm(plan: Plan, recording: str) -> NDArray[np.float64]:
 def _strips(plan: Plan, predictions: Mapping[tuple[str, str, int], pd.DataFrame]) -> dict[str, NDArray[Any]]:
     """Signals around what is rare: each patient's stretch with the most items of the rarest classes."""
     shown = {(a, b): predictions[a, b, 0] for a, b, _ in _shown(plan) if (a, b, 0) in predictions}
-    if not shown or plan.layout.info.multilabel:
+    if not shown or plan.layout.info.multilabel or plan.facts["level"] == "patient":
         return {}
     from medssl.cohort import Cohort
 

@@ -1,8 +1,9 @@
 """The simple baseline that every study carries: what one gets without deep learning, on the same patients.
 
-Events of signals: the waveform around the event averaged to 32 points a channel, four numbers about the intervals to
-its neighbours, and a random forest. Labels: log band powers (signals) or the histogram of intensities (volumes) with
-logistic regression. Regression: the median of the training patients. Segmentation has none.
+Events that are moments (beats): the waveform around the event averaged to 32 points a channel, four numbers about the
+intervals to its neighbours, and a random forest. Epochs (sleep stages) and windows: their log band powers. Labels of
+recordings: log band powers (signals) or the histogram of intensities (volumes). All these with logistic regression.
+Regression: the median of the training patients. Segmentation has none.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from numpy.typing import NDArray
 from medssl.evaluation.probes import linear_predict, thinned
 
 if TYPE_CHECKING:
-    from medssl.cohort import CohortInfo
     from medssl.training.targets import Target
 
-__all__ = ["describe_floor", "floor_features", "floor_predict", "interval_features"]
+__all__ = ["are_moments", "describe_floor", "floor_features", "floor_predict", "interval_features"]
 
 POINTS = 32
 BEFORE_S, AFTER_S = 0.3, 0.5
@@ -29,16 +29,17 @@ LONGEST_S = 60.0
 LARGEST = 128
 
 
-def describe_floor(task: str, source: str, info: CohortInfo) -> str | None:
+def describe_floor(target: Target, level: str) -> str | None:
     """In a few words, for the report; None where there is no simple baseline."""
-    if task == "segmentation":
+    if target.task == "segmentation":
         return None
-    if task == "regression":
+    if target.task == "regression":
         return "always the median of the training patients"
-    if source == "event":
+    if are_moments(target):
         return "averaged waveform, intervals to the neighbouring events and a random forest"
-    kind = "log band powers" if info.kind == "signal" else "intensity histogram"
-    return f"{kind} and logistic regression"
+    kind = "log band powers" if target.cohort.info.kind == "signal" else "intensity histogram"
+    of = " of the epoch" if target.source == "event" else " of the window" if level == "window" else ""
+    return f"{kind}{of} and logistic regression"
 
 
 def floor_features(target: Target) -> NDArray[np.float32]:
@@ -49,13 +50,17 @@ def floor_features(target: Target) -> NDArray[np.float32]:
     order: list[NDArray[np.intp]] = []
     for row in np.unique(target.rows):
         items = np.flatnonzero(target.rows == row)
-        parts.append(
-            _event_features(target, int(row), items) if target.source == "event" else _whole(target, int(row), items)
-        )
+        features = _whole if target.onset_s is None else _event_features if are_moments(target) else _stretches
+        parts.append(features(target, int(row), items))
         order.append(items)
     out = np.empty((len(target), parts[0].shape[1]), dtype=np.float32)
     out[np.concatenate(order)] = np.concatenate(parts)
     return out
+
+
+def are_moments(target: Target) -> bool:
+    """Whether the items are events without a length of their own (beats, not epochs)."""
+    return target.source == "event" and target.epoch_s is None
 
 
 def floor_predict(
@@ -65,14 +70,15 @@ def floor_predict(
     test: NDArray[np.floating],
     *,
     task: str,
-    source: str,
+    moments: bool,
     classes: int,
     seed: int,
 ) -> NDArray[np.float64]:
-    """Probabilities (m, K) or values (m,) of the simple baseline; arguments as in ``linear_predict``."""
+    """Probabilities (m, K) or values (m,) of the simple baseline; ``moments`` says that the items are events without a
+    length (see ``are_moments``), other arguments as in ``linear_predict``."""
     if task == "regression":
         return np.full(len(test), float(np.median(y)))
-    if source != "event":
+    if not moments:
         return linear_predict(train, y, patients, test, task="classification", classes=classes, seed=seed)
     from sklearn.ensemble import RandomForestClassifier
 
@@ -135,6 +141,16 @@ def _whole(target: Target, row: int, items: NDArray[np.intp]) -> NDArray[np.floa
     x = _network_input(target, row, [(n - s) // 2 for n, s in zip(shape, size, strict=True)], size)
     found = _band_powers(x, rate) if len(size) == 1 else _histogram(x, reader.input_fields()["input_range"])
     return np.repeat(found[None], len(items), axis=0)
+
+
+def _stretches(target: Target, row: int, items: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Band powers of every epoch or window of a recording, each from its begin to its end."""
+    assert target.onset_s is not None and target.duration_s is not None
+    rate = float(target.cohort.info.rate_hz or 1.0)
+    length = max(2, round(float(target.duration_s[items[0]]) * rate))
+    starts = target.starts(items, length)
+    signal = _network_input(target, row, (min(starts),), (max(starts) - min(starts) + length,))
+    return np.stack([_band_powers(signal[:, s - min(starts) :][:, :length], rate) for s in starts])
 
 
 def _band_powers(signal: NDArray[np.float32], rate_hz: float) -> NDArray[np.float32]:

@@ -19,11 +19,13 @@ from medssl.evaluation.probes import features
 
 if TYPE_CHECKING:
     from medssl.encoders.base import Encoder
+    from medssl.training.levels import Decisions
     from medssl.training.settings import FinetuneSettings
     from medssl.training.targets import Target
 
 __all__ = [
     "Frozen",
+    "decisions_of",
     "features_key",
     "frozen_encoder",
     "item_features",
@@ -92,7 +94,7 @@ def frozen_encoder(cell: Cell, target: Target) -> Frozen:
         split = finetune.load_split(target.cohort.path, options["split"])
         finetune.check_leak(Path(cell.source), target.cohort, split)
         encoder, inputs = load_encoder(cell.source)
-    matched = match_input(inputs, info, allow_mismatch=settings.allow_mismatch)
+    matched = match_input(inputs, info, allow_mismatch=settings.allow_mismatch, any_channels=encoder.any_channels)
     size = choose_size(encoder, target, settings)
     encoder.check_input(len(matched.names), size)
     device = "cpu" if is_cpu(settings.accelerator) or not torch.cuda.is_available() else "cuda"
@@ -107,14 +109,23 @@ def target_of(cell: Cell) -> Target:
     return resolve_target(Cohort(Path(cell.options["cohort"])), cell.options["task"], cell.options["target"])
 
 
+def decisions_of(cell: Cell) -> Decisions:
+    """What a cell of a study decides, and from which labelled items."""
+    from medssl.training.levels import make_decisions
+    from medssl.training.settings import FinetuneSettings, from_plain
+
+    return make_decisions(target_of(cell), from_plain(FinetuneSettings, cell.options["settings"]))
+
+
 def item_features(cell: Cell) -> NDArray[np.float32]:
-    """(n, D) features of every item of the target: ``STUDY/features/ARM.npz``."""
+    """(n, D) features of every item that is answered (window, event or recording): ``STUDY/features/ARM.npz``."""
 
     def compute() -> NDArray[np.float32]:
-        target = target_of(cell)
+        parts = decisions_of(cell).parts
         if cell.source == FLOOR:
-            return floor_features(target)
-        return frozen_encoder(cell, target).features(target, np.arange(len(target)))
+            return floor_features(parts)
+        # the size follows from the target itself, whatever the level
+        return frozen_encoder(cell, target_of(cell)).features(parts, np.arange(len(parts)))
 
     return keep_features(cell, "", features_key(cell), compute)
 
@@ -167,7 +178,7 @@ def write_predictions(
     frame: dict[str, Any] = {
         "group": group,
         "patient": target.patients[items].astype(str),
-        "recording": manifest["recording"].to_numpy(dtype=object)[target.rows[items]],
+        "recording": "" if target.level == "patient" else manifest["recording"].to_numpy(object)[target.rows[items]],
         "onset_s": None if target.onset_s is None else target.onset_s[items],
     }
     if target.task == "regression":

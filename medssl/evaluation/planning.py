@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from medssl.encoders.base import Encoder
     from medssl.splits import Budget, Split
     from medssl.training.settings import FinetuneSettings
-    from medssl.training.targets import Target
+    from medssl.training.targets import Target, Unit
 
 __all__ = ["FLOOR", "Arm", "Plan", "Protocol", "budget_patients", "make_plan"]
 
@@ -136,12 +136,13 @@ def make_plan(
     needed, who = (the_split.development, "development") if protocol == "representation" else (tested, "test")
     if not len(found.items_of(needed)):
         raise SplitError(f"no {who} patient of split '{split}' has the target '{target}'; make another split")
+    level, aggregation = _decided(found, settings, protocol)
     arms = _baseline_first(_arms(encoders, protocol))
     wanted = spec(architecture) if architecture is not None else _shared_architecture(arms)
     drawn = {b: [budget_patients(found, target, the_split, b, draw) for draw in range(repeats)] for b in budgets}
     sizes = {b: float(np.mean([d.n_patients for d in draws])) for b, draws in drawn.items()}
     sizes = dict(sorted(sizes.items(), key=lambda item: item[1]))
-    simple = None if protocol == "representation" else describe_floor(task, found.source, opened.info)
+    simple = None if protocol == "representation" else describe_floor(found, level)
     if simple:
         arms = (*arms, Arm(FLOOR, FLOOR, about={"what": simple}))
     options = {
@@ -159,6 +160,7 @@ def make_plan(
     layout = Layout(info, tuple(a.name for a in arms), arms[0].name, sizes, repeats, FLOOR if simple else None)
     facts = {
         "task": task, "target": target, "protocol": protocol, "baseline": arms[0].name, "floor": simple,
+        "level": level, "aggregation": aggregation,
         "cohort": _cohort_facts(opened, cohort), "split": _split_facts(the_split, tested), "repeats": repeats,
         "classes": list(info.classes), "class_names": dict(info.names or {}), "multilabel": info.multilabel,
         "budgets": [{"asked": b, "n_patients": n, "draws": _draw_facts(drawn[b], found)} for b, n in sizes.items()],
@@ -181,9 +183,30 @@ def _relevant(options: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
     own = dict(options)
     if arm.source not in ("none", "untrained"):
         own["architecture"] = None
-    if arm.source == FLOOR:
-        own["settings"] = {}
+    if arm.source == FLOOR:  # it answers the same units as the encoders, and is otherwise without settings
+        asked = options["settings"]
+        units = {"window": ("level", "size", "window_s", "test_windows"), "patient": ("level",)}.get(asked["level"], ())
+        own["settings"] = {name: asked[name] for name in units}
     return own
+
+
+def _decided(target: Target, settings: FinetuneSettings, protocol: Protocol) -> tuple[Unit, str]:
+    """The level of the decisions and how one comes about; of the rows measured where nothing is decided.
+
+    Raises:
+        ConfigError: a level that the target does not have, or a head that the protocol does not train.
+    """
+    from medssl.training.levels import describe_level, make_decisions
+
+    if protocol == "representation":
+        return "recording", f"mean features of at most {settings.test_windows} windows a recording"
+    if protocol in ("linear", "knn") and (settings.sequence or settings.aggregate == "attention"):
+        raise ConfigError(
+            f"sequences and attention are learnt with the head, which the {protocol} protocol does not train; use the "
+            "finetune protocol, with --settings.freeze true for encoders as they are"
+        )
+    level = make_decisions(target, settings).target.level
+    return level, describe_level(level, target, settings, features=protocol != "finetune")
 
 
 def _arms(encoders: Mapping[str, str], protocol: Protocol) -> tuple[Arm, ...]:

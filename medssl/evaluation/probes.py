@@ -94,7 +94,7 @@ def _batches(
     target: Target, items: NDArray[np.int64], recordings: Any, size: tuple[int, ...], windows: int, batch: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """(owners (b,), network input (b, C, *size)); items in the order of their recordings, so each is decoded once."""
-    from medssl.training.windows import event_start, fixed_starts
+    from medssl.training.windows import fixed_starts
 
     owners: list[int] = []
     inputs: list[NDArray[np.float32]] = []
@@ -104,7 +104,7 @@ def _batches(
         if target.onset_s is None:
             starts = fixed_starts(recordings.shape(row), size, windows)
         else:
-            starts = [(event_start(float(target.onset_s[item]), float(target.cohort.info.rate_hz or 0), size[0]),)]
+            starts = [(start,) for start in target.starts(np.array([item]), size[0])]
         for start in starts:
             owners.append(int(position))
             inputs.append(recordings.network_input(row, recordings.read(row, start, size)))

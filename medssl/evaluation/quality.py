@@ -98,7 +98,10 @@ def _recordings(target: Target, rows: NDArray[np.int64]) -> Target:
     from dataclasses import replace
 
     nothing = np.zeros(len(rows), dtype=np.int64)
-    return replace(target, source="label", rows=rows, y=nothing, onset_s=None, patients=_patients(target, rows))
+    return replace(
+        target, source="label", rows=rows, y=nothing, onset_s=None, duration_s=None, level="recording",
+        patients=_patients(target, rows),
+    )  # fmt: skip
 
 
 def _patients(target: Target, rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -98,7 +98,8 @@ def _rows(cell: Cell, measures: dict[str, Any], plan: Plan) -> pd.DataFrame:
         pooled = own[(own["patient"] == POOLED) & (own["class"] == "")]
         measures["knn"]["metrics"] = dict(zip(pooled["metric"], pooled["value"].astype(float), strict=True))
         table = pd.concat([table, own], ignore_index=True)
-    table = table.assign(encoder=cell.encoder, budget=cell.budget, repeat=0, fold=0, failed=False)
+    about = {"encoder": cell.encoder, "budget": cell.budget, "level": plan.facts["level"]}
+    table = table.assign(**about, repeat=0, fold=0, failed=False)
     return table[list(COLUMNS)].astype({"n_items": np.int64, "value": np.float64})
 
 

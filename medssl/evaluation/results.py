@@ -4,7 +4,8 @@ One row is (encoder, budget, repeat, fold, patient, metric, class) with its valu
 ``patient`` is ``"*"`` for values pooled over all test patients, where a mean over patients has no meaning (macro-F1,
 AUROC). Rows ``n`` with class ``TRUE/PREDICTED`` are confusion counts, rows ``tp``, ``fp``, ``fn`` the counts of one
 label that can occur with others: pooled F1, recall and accuracy can be computed again from them for any resample of
-patients. A failed cell has rows too, with the worst value, and ``failed`` true.
+patients. A failed cell has rows too, with the worst value, and ``failed`` true. ``level`` is what an item is: a window
+(an event is one), a recording or a patient.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["COLUMNS", "POOLED", "Task", "TaskInfo", "counts_of", "failed_rows", 
 Task = Literal["segmentation", "classification", "regression"]
 POOLED = "*"
 MISSED = "?"  # predicted class of every case of a failed cell: wrong whatever the truth
-COLUMNS = ("encoder", "budget", "repeat", "fold", "patient", "metric", "class", "value", "n_items", "failed")
+COLUMNS = ("encoder", "budget", "repeat", "fold", "patient", "metric", "class", "value", "n_items", "failed", "level")
 _KEPT = ("macro_f1", "balanced_accuracy", "accuracy", "kappa", "auroc", "auprc", "ece", "brier")
 
 

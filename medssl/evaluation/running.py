@@ -6,8 +6,8 @@ from pathlib import Path
 
 from medssl.errors import ConfigError
 from medssl.evaluation.cells import Cell
-from medssl.evaluation.floor import floor_predict
-from medssl.evaluation.frozen import item_features, target_of, write_predictions
+from medssl.evaluation.floor import are_moments, floor_predict
+from medssl.evaluation.frozen import decisions_of, item_features, write_predictions
 from medssl.evaluation.planning import FLOOR, Plan, budget_patients
 from medssl.evaluation.probes import knn_predict, linear_predict
 from medssl.evaluation.quality import measure_cell
@@ -57,24 +57,28 @@ def _frozen(cell: Cell) -> None:
     from medssl.training.finetune import load_split
     from medssl.training.run import write_json
 
-    target, x = target_of(cell), item_features(cell)
+    decisions, x = decisions_of(cell), item_features(cell)
+    target = decisions.parts
     split = load_split(target.cohort.path, cell.options["split"])
     drawn = budget_patients(target, cell.options["target"], split, cell.budget, cell.repeat)
     # a probe chooses its strength by cross-validation inside the budget, so it needs no validation patients of its own
     train = target.items_of((*drawn.train, *drawn.validation))
-    test = target.items_of(split.test)
+    decided = decisions.target.items_of(split.test)
+    test = decisions.parts_of(decided)
     given = (x[train], target.y[train], target.patients[train], x[test])
     classes = len(target.classes)
     if cell.source == FLOOR:
-        answers = floor_predict(*given, task=target.task, source=target.source, classes=classes, seed=cell.repeat)
+        moments = are_moments(target)
+        answers = floor_predict(*given, task=target.task, moments=moments, classes=classes, seed=cell.repeat)
     elif target.task == "segmentation":
         raise ConfigError(f"the {cell.options['protocol']} protocol does not serve segmentation")
     elif cell.options["protocol"] == "linear":
         answers = linear_predict(*given, task=target.task, classes=classes, seed=cell.repeat)
     else:
         answers = knn_predict(given[0], given[1], given[3], task=target.task, classes=classes)
-    write_predictions(cell.folder / "predictions.parquet", target, test, answers)
+    answers = decisions.joined_probabilities(answers, decided)
+    write_predictions(cell.folder / "predictions.parquet", decisions.target, decided, answers)
     write_json(cell.folder / "summary.json", {
         "status": "finished", "n_patients": drawn.n_patients, "n_train_items": len(train),
-        "n_test_items": len(test), "features": int(x.shape[1]),
+        "n_test_items": len(decided), "level": decisions.target.level, "features": int(x.shape[1]),
     })  # fmt: skip

@@ -176,12 +176,12 @@ def _table(plan: Plan, outcomes: Mapping[Path, Outcome]) -> tuple[pd.DataFrame, 
             missing.append(cell)
             continue
         rows, answers = _read(cell, plan)
-        parts.append(_labelled(rows, cell, failed=False))
+        parts.append(_labelled(rows, cell, plan, failed=False))
         if answers is not None:
             predictions[cell.encoder, cell.budget, cell.repeat] = answers
     known = pd.concat(parts, ignore_index=True)
     pattern = parts[0][["patient", "metric", "class", "value", "n_items"]]
-    parts += [_labelled(failed_rows(pattern, known), cell, failed=True) for cell in missing]
+    parts += [_labelled(failed_rows(pattern, known), cell, plan, failed=True) for cell in missing]
     return pd.concat(parts, ignore_index=True), predictions
 
 
@@ -198,8 +198,9 @@ def _read(cell: Cell, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     return prediction_rows(answers, plan.layout.info), answers
 
 
-def _labelled(rows: pd.DataFrame, cell: Cell, *, failed: bool) -> pd.DataFrame:
-    whole = rows.assign(encoder=cell.encoder, budget=cell.budget, repeat=cell.repeat, fold=0, failed=failed)
+def _labelled(rows: pd.DataFrame, cell: Cell, plan: Plan, *, failed: bool) -> pd.DataFrame:
+    about = {"encoder": cell.encoder, "budget": cell.budget, "repeat": cell.repeat, "level": plan.facts["level"]}
+    whole = rows.assign(**about, fold=0, failed=failed)
     return whole[list(COLUMNS)].astype({"n_items": np.int64, "value": np.float64})
 
 

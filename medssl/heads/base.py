@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -79,6 +80,20 @@ class Head(lightning.LightningModule, Configurable, ABC):
     def probabilities(self, logits: Tensor) -> Tensor:
         """What ``forward`` returned, as what the user asked for: probabilities, or the value itself for regression."""
 
+    def per_window(self, x: Tensor) -> Tensor:
+        """What is kept of every window of an item when many are seen: (n, C, *size) → (n, ...). Here: its answer."""
+        answer: Tensor = self(x)
+        return answer
+
+    def per_item(self, windows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Answers of items from those of their windows; here their mean (of logits, or of values).
+
+        Args:
+            windows: (n, ...) of ``per_window``, the windows of an item one after another.
+            counts: of every item its windows; they add up to n.
+        """
+        return torch.stack([part.mean(0) for part in torch.split(windows, list(counts))])
+
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a collated batch; augments while training.
 
@@ -117,16 +132,24 @@ class Head(lightning.LightningModule, Configurable, ABC):
         return self._generator
 
     def train(self, mode: bool = True) -> Head:
-        """As in torch, but a frozen encoder stays in evaluation mode (running statistics, no dropout)."""
+        """As in torch, but what is frozen of the encoder stays in evaluation mode (running statistics, no dropout)."""
         super().train(mode)
-        if mode and self.frozen:
-            self.encoder.eval()
+        if mode:
+            self._settle_encoder()
         return self
+
+    def _settle_encoder(self) -> None:
+        """Training mode for the parts of the encoder that learn now, evaluation mode for those that stand still."""
+        self.encoder.train(not self.frozen)
+        for part in self.encoder.modules():
+            parameters = list(part.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                part.eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Thaw the encoder when its frozen steps are over; start the optimiser anew where the schedule does."""
         if self.encoder.training == self.frozen:
-            self.encoder.train(not self.frozen)
+            self._settle_encoder()
         if self.schedule is not None and self.global_step == self.schedule.alone > 0:
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()  # moments of the head alone; a checkpoint of this very step still has them

@@ -117,18 +117,19 @@ class ClassificationHead(Head):
             x: (B, C, *size).
             target: (B,) class indices, or (B, K) in {0, 1, NaN}.
         """
-        logits = self(x)
-        with torch.autocast(x.device.type, enabled=False):
+        return self.logits_loss(self(x), target), {}
+
+    def logits_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The scalar loss of logits (B, K), in float32; ``target`` as in ``criterion``."""
+        with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
             if not self.multilabel:
-                loss = F.cross_entropy(logits, target, weight=self.weights, label_smoothing=self.label_smoothing)
-                return loss, {}
+                return F.cross_entropy(logits, target, weight=self.weights, label_smoothing=self.label_smoothing)
             known = ~torch.isnan(target)
             each = F.binary_cross_entropy_with_logits(
                 logits, target.float().nan_to_num(0.0), pos_weight=self.weights, reduction="none"
             )
-            loss = torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
-        return loss, {}
+            return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(B, K): summing to 1, or independent with ``multilabel``; float32."""

@@ -75,6 +75,7 @@ def _facts(s: Entry) -> dict[str, object]:
         "patients",
         "n_validation_patients": "Validation patients", "n_test_patients": "Test patients", "encoder": "Encoder",
         "architecture": "Architecture", "best_step": "Step kept", "skipped_steps": "Skipped steps",
+        "level": "Decided for each", "n_test_items": "Decisions tested", "aggregation": "By",
     }  # fmt: skip
     facts: dict[str, object] = {title: s[key] for key, title in names.items() if s.get(key) is not None}
     seconds = s.get("seconds")

@@ -96,6 +96,8 @@ def _lead(study: _Study) -> Html:
         "Compared": ", ".join(study.arms),
         "Protocol": {"finetune": "fine-tuning", "linear": "linear probe", "knn": "nearest neighbours"}[s["protocol"]],
     }
+    if "level" in s:  # studies of earlier releases do not say it
+        facts |= {"Decided for each": s["level"], "By": s["aggregation"]}
     return Html(
         tag("p", f"medssl · limited-label study · {s['cohort']['modality']}", class_="muted")
         + tag("h1", f"{s['task'].capitalize()} of “{s['target']}” with few labels")

@@ -33,7 +33,12 @@ class Matched:
 
 
 def match_input(
-    inputs: InputSpec | None, info: CohortInfo, *, allow_mismatch: bool = False, name: str = "the cohort"
+    inputs: InputSpec | None,
+    info: CohortInfo,
+    *,
+    allow_mismatch: bool = False,
+    any_channels: bool = False,
+    name: str = "the cohort",
 ) -> Matched:
     """Compare a cohort with what an encoder was trained on.
 
@@ -41,6 +46,7 @@ def match_input(
         inputs: of the encoder; None for one that is trained from scratch, which takes the cohort as it is.
         info: of the cohort.
         allow_mismatch: go on with another voxel size or rate (noted).
+        any_channels: the encoder takes any channels (see ``Encoder``): the cohort's are taken as they stand.
         name: how the data are called in messages.
 
     Raises:
@@ -53,6 +59,9 @@ def match_input(
     notes = _physical(inputs, info, allow_mismatch, name)
     if inputs.channels == info.channels:
         return Matched(None, info.channels, notes)
+    if any_channels:
+        trained, used = (", ".join(names) for names in (inputs.channels, info.channels))
+        return Matched(None, info.channels, (*notes, f"trained on channels {trained}, used on {used}"))
     if len(inputs.channels) == len(info.channels) == 1 and info.kind == "volume":
         renamed = f"channel '{info.channels[0]}' of {name} is taken for '{inputs.channels[0]}' of the encoder"
         return Matched(None, info.channels, (*notes, renamed))

@@ -26,18 +26,20 @@ from medssl.training.contract import Matched, match_input, settled_preparation
 from medssl.training.data import Draws
 from medssl.training.export import Filled, fill_decoder, labels_note, patient_marks
 from medssl.training.fitting import StepData, best_precision, fit, is_cpu, make_trainer, to_channels_last
-from medssl.training.heads import choose_size, default_encoder, make_head
-from medssl.training.inference import Testing
+from medssl.training.heads import choose_size, default_encoder, let_learn, make_head, window_samples
+from medssl.training.inference import Testing, embed_items
+from medssl.training.levels import describe_level, make_decisions
 from medssl.training.metrics_log import MetricsLog
 from medssl.training.models import Model, save_model
 from medssl.training.progress import FitProgress
 from medssl.training.run import environment, locked, refuse_existing, write_config, write_json
 from medssl.training.scoring import Scores, score_items, score_masks, validation_score, write_tables
 from medssl.training.seeding import seed_all
+from medssl.training.sequences import Embedded, LabelledSequences, epoch_spacing
 from medssl.training.settings import FinetuneSettings
 from medssl.training.targets import Target, Task, resolve_target
 from medssl.training.validation import BestOnValidation
-from medssl.training.windows import LabelledCrops, LabelledWindows, Recordings
+from medssl.training.windows import LabelledBags, LabelledCrops, LabelledWindows, Recordings
 
 __all__ = ["check_leak", "finetune", "load_split", "strata_for"]
 
@@ -105,6 +107,8 @@ class _Job:
         self.cohort, self.settings, self.seed, self.draw = cohort, settings, seed, draw
         self.encoder_name = encoder
         self.target = resolve_target(cohort, task, target)
+        self.decisions = make_decisions(self.target, settings)
+        self.level = self.decisions.target.level
         self.split = load_split(cohort.path, split)
         self.budget = draw_budget(
             self.split, strata_for(self.target, target, self.split), budget, draw=draw, seed=0
@@ -113,7 +117,10 @@ class _Job:
         self.notes = _check_classes(self.target, self.train)
         self.pretrained = encoder not in ("none", "scratch")
         network, inputs = self._encoder(encoder, architecture)
-        self.matched: Matched = match_input(inputs, cohort.info, allow_mismatch=settings.allow_mismatch)
+        self.matched: Matched = match_input(
+            inputs, cohort.info, allow_mismatch=settings.allow_mismatch,
+            any_channels=network is not None and network.any_channels,
+        )  # fmt: skip
         if network is None:
             network = _from_scratch(architecture, self.target, len(self.matched.names))
         self.notes += self.matched.notes
@@ -122,11 +129,16 @@ class _Job:
         self.head = make_head(
             network, self.target, self.train, size=self.size, settings=settings, pretrained=self.pretrained
         )
+        if self.pretrained and settings.encoder_trains:
+            let_learn(network, settings.encoder_trains)
         self.decoder = self._fill_decoder(encoder)
         self.testing = Testing(
             size=self.size, overlap=settings.overlap, windows=settings.test_windows, batch=settings.test_batch,
-            precision=best_precision(settings.precision, settings.accelerator),
+            precision=best_precision(settings.precision, settings.accelerator), level=self.level,
+            sequence=settings.sequence, spacing_s=epoch_spacing(self.target) if settings.sequence else 0.0,
+            decided=round(window_samples(self.target, settings)) if self.level == "window" else 0,
         )  # fmt: skip
+        self.embedded: Embedded | None = None
         self.recordings = Recordings(
             cohort, channels=self.matched.channels, rows=np.unique(self.target.rows),
             masks=(self.target.name,) if task == "segmentation" else (), cache_gb=settings.cache_gb,
@@ -177,7 +189,7 @@ class _Job:
         write_json(out / "summary.json", summary)
         headline = HEADLINE[self.target.task]
         print(
-            f"{out}: {headline} {summary['metrics'][headline]:.4g} on {summary['n_test_patients']} test patients "
+            f"{out}: {headline} {summary['metrics'][headline]:.4g} on {self._tested_on()} "
             f"(trained with the labels of {self.budget.n_patients})"
         )
         return summary
@@ -201,6 +213,7 @@ class _Job:
             out, callbacks, max_steps=settings.max_steps, precision=self.testing.precision,
             accelerator=settings.accelerator, devices=1, deterministic=settings.deterministic,
         )  # fmt: skip
+        self._embed()
         data = StepData(Draws(self.source(), seed=self.seed), batch_size=settings.batch_size, workers=settings.workers)
         fit(trainer, self.head, data, None)
         if stop.exit_code:
@@ -215,15 +228,22 @@ class _Job:
         }
 
     def _chooser(self, log: MetricsLog) -> BestOnValidation | None:
-        items = self.target.items_of(self.budget.validation)
+        items = self.decisions.target.items_of(self.budget.validation)
         if not len(items):
             return None
         every = self.settings.validate_every or max(1, self.settings.max_steps // 10)
 
         def score(module: Any) -> float:
-            return validation_score(module, self.target, items, self.recordings, self.testing)
+            return validation_score(module, self.decisions, items, self.recordings, self.testing, self.embedded)
 
         return BestOnValidation(score, log, every=every, patience=self.settings.patience)
+
+    def _embed(self) -> None:
+        """Let a frozen encoder see every epoch of the budget once; sequences are then made of its features."""
+        if not (self.settings.sequence and self.head.encoder_lr == 0):
+            return
+        items = self.target.items_of((*self.budget.train, *self.budget.validation))
+        self.embedded = embed_items(self.head, self.target, items, self.recordings, self.testing)
 
     def source(self) -> LabelledCrops | LabelledWindows:
         """Where training samples come from."""
@@ -231,6 +251,16 @@ class _Job:
             return LabelledCrops(
                 self.target, self.train, self.recordings, size=self.size, foreground=self.settings.foreground
             )
+        if self.settings.sequence:
+            return LabelledSequences(
+                self.target, self.train, self.recordings, size=self.size, balance=self.settings.class_balance,
+                sequence=self.settings.sequence, spacing_s=self.testing.spacing_s, embedded=self.embedded,
+            )  # fmt: skip
+        if self.settings.aggregate == "attention":
+            return LabelledBags(
+                self.target, self.train, self.recordings, size=self.size, balance=self.settings.class_balance,
+                windows=self.settings.test_windows,
+            )  # fmt: skip
         return LabelledWindows(
             self.target, self.train, self.recordings, size=self.size, balance=self.settings.class_balance,
             foreground=self.settings.foreground,
@@ -241,7 +271,7 @@ class _Job:
         groups = {"test": self.split.test, **{f"external/{site}": p for site, p in self.split.external.items()}}
         scores = {}
         for group, patients in groups.items():
-            items = self.target.items_of(patients)
+            items = self.decisions.target.items_of(patients)
             if len(items):
                 scores[group] = self._score(items)
             elif group == "test":
@@ -254,21 +284,34 @@ class _Job:
     def _score(self, items: NDArray[np.int64]) -> Scores:
         if self.target.task == "segmentation":
             return score_masks(self.head, self.target, items, self.recordings, self.testing)
-        mean = float(self.target.y[self.train].mean()) if self.target.task == "regression" else 0.0
-        return score_items(self.head, self.target, items, self.recordings, self.testing, training_mean=mean)
+        decided = self.decisions.target
+        trained = decided.items_of(self.budget.train)
+        mean = float(decided.y[trained].mean()) if self.target.task == "regression" else 0.0
+        return score_items(self.head, self.decisions, items, self.recordings, self.testing, training_mean=mean)
 
     def facts(self) -> dict[str, Any]:
         """What was trained on what."""
         return {
             "task": self.target.task, "target": self.target.name, "classes": list(self.target.classes),
+            "level": self.level, "aggregation": describe_level(self.level, self.target, self.settings),
             "budget": self.budget.asked, "draw": self.draw, "seed": self.seed, "encoder": self.encoder_name,
             "architecture": type(self.head.encoder).__name__, "n_patients": self.budget.n_patients,
             "n_train_patients": len(self.budget.train), "n_validation_patients": len(self.budget.validation),
-            "n_train_items": len(self.train), "n_test_patients": len(self._tested()), "split": self.split.name,
+            "n_train_items": len(self.train), "n_test_patients": len(self._tested()),
+            "n_test_items": len(self.decisions.target.items_of(self.split.test)), "split": self.split.name,
             "split_rule": self.split.rule, "split_hash": self.split.sha256, "size": list(self.size),
             "decoder": self.decoder and {k: len(names) for k, names in self.decoder._asdict().items()},
             "notes": list(self.notes),
         }  # fmt: skip
+
+    def _tested_on(self) -> str:
+        """The test set in words: its patients, and the units decided where these are others."""
+        patients, decided = len(self._tested()), len(self.decisions.target.items_of(self.split.test))
+        return (
+            f"{decided} {self.level}s of {patients} test patients"
+            if decided != patients
+            else f"{patients} test patients"
+        )
 
     def _tested(self) -> set[str]:
         return set(self.target.patients[self.target.items_of(self.split.test)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
 from collections.abc import Sequence
@@ -12,17 +13,28 @@ from numpy.typing import NDArray
 from medssl.cohort import CohortInfo
 from medssl.encoders.base import Encoder
 from medssl.errors import ConfigError
+from medssl.heads.bag import BagHead
 from medssl.heads.base import Head
 from medssl.heads.classification import ClassificationHead
 from medssl.heads.regression import RegressionHead
 from medssl.heads.segmentation import SegmentationHead
+from medssl.heads.sequence import SequenceHead
 from medssl.optim import Optim
 from medssl.training.fitting import is_cpu
 from medssl.training.settings import FinetuneSettings
 from medssl.training.targets import Target
 from medssl.views.base import Views
 
-__all__ = ["augmentation_for", "choose_size", "class_weights", "default_encoder", "make_head", "typical_shape"]
+__all__ = [
+    "augmentation_for",
+    "choose_size",
+    "class_weights",
+    "default_encoder",
+    "let_learn",
+    "make_head",
+    "typical_shape",
+    "window_samples",
+]
 
 EVENT_WINDOW_S = 5.0
 LABEL_WINDOW_S = 10.0
@@ -62,10 +74,7 @@ def choose_size(encoder: Encoder, target: Target, settings: FinetuneSettings) ->
     if settings.size_mm is not None:
         wanted: Sequence[float] = _voxels(settings.size_mm, info)
     elif info.kind == "signal":
-        if info.rate_hz is None:
-            raise ConfigError("the signals of the cohort have different rates; prepare them with one rate_hz")
-        default = EVENT_WINDOW_S if target.source == "event" else LABEL_WINDOW_S
-        wanted = [min((settings.window_s or default) * info.rate_hz, shape[0])]
+        wanted = [window_samples(target, settings)]
     else:
         most = LARGEST_CROP["cpu" if is_cpu(settings.accelerator) else "gpu"]
         wanted = [min(n, most) for n in shape]
@@ -73,6 +82,21 @@ def choose_size(encoder: Encoder, target: Target, settings: FinetuneSettings) ->
         max(math.ceil(math.ceil(w) / d), math.ceil(m / d)) * d
         for w, d, m in zip(wanted, encoder.divisor, encoder.minimum, strict=True)
     )
+
+
+def window_samples(target: Target, settings: FinetuneSettings) -> float:
+    """Samples of a window of a signal as asked, before an encoder rounds them up; no longer than most recordings.
+
+    Raises:
+        ConfigError: the signals have no common rate.
+    """
+    rate = target.cohort.info.rate_hz
+    if settings.size is not None:
+        return settings.size[0]
+    if rate is None:
+        raise ConfigError("the signals of the cohort have different rates; prepare them with one rate_hz")
+    default = (target.epoch_s or EVENT_WINDOW_S) if target.source == "event" else LABEL_WINDOW_S
+    return min((settings.window_s or default) * rate, typical_shape(target)[0])
 
 
 def _voxels(size_mm: Sequence[float], info: CohortInfo) -> list[float]:
@@ -108,16 +132,47 @@ def make_head(
         )  # fmt: skip
     if target.task == "classification":
         weights = None if settings.class_balance else class_weights(target, train_items)
+        if settings.sequence:
+            one_way = settings.context in ("attention", "none")
+            return SequenceHead(
+                encoder, target.classes, class_weights=weights, dropout=settings.dropout, context=settings.context,
+                bidirectional=settings.bidirectional and not one_way, width=settings.context_width, optim=optim,
+                encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen, augmentation=augmentation,
+                schedule=schedule,
+            )  # fmt: skip
+        if settings.aggregate == "attention":
+            return BagHead(
+                encoder, target.classes, multilabel=target.multilabel, class_weights=weights, dropout=settings.dropout,
+                optim=optim, encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen, augmentation=augmentation,
+                schedule=schedule,
+            )  # fmt: skip
         return ClassificationHead(
             encoder, target.classes, multilabel=target.multilabel, class_weights=weights, dropout=settings.dropout,
-            centre=target.source == "event", optim=optim, encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen,
-            augmentation=augmentation, schedule=schedule,
+            centre=target.source == "event" and target.epoch_s is None, optim=optim, encoder_lr=encoder_lr,
+            layer_decay=decay, frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
         )  # fmt: skip
     y = target.y[train_items].astype(np.float64)
     return RegressionHead(
         encoder, float(y.mean()), std=float(y.std()) or 1.0, dropout=settings.dropout, optim=optim,
         encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
     )  # fmt: skip
+
+
+def let_learn(encoder: Encoder, patterns: Sequence[str]) -> None:
+    """Keep every parameter of an encoder as it is whose name fits none of the patterns (``blocks.3.mlp.*``).
+
+    Raises:
+        ConfigError: a pattern that fits no parameter.
+    """
+    names = [name for name, _ in encoder.named_parameters()]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise ConfigError(
+                f"encoder_trains '{pattern}' fits no parameter of {type(encoder).__name__}; its last ones are "
+                f"{', '.join(names[-6:])}"
+            )
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def class_weights(target: Target, items: NDArray[np.int64]) -> tuple[float, ...]:

@@ -13,10 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medssl.heads.base import Head
-from medssl.training.targets import Target
-from medssl.training.windows import Recordings, event_start, fixed_starts
+from medssl.heads.sequence import SequenceHead
+from medssl.training.levels import Decisions
+from medssl.training.sequences import Embedded, in_sequences, unbroken
+from medssl.training.targets import Target, Unit
+from medssl.training.windows import Recordings, fixed_starts
 
-__all__ = ["Testing", "applied", "predict_items", "predict_windows", "segment"]
+__all__ = [
+    "Testing",
+    "answers_of",
+    "applied",
+    "embed_items",
+    "predict_items",
+    "predict_windows",
+    "segment",
+]
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,10 @@ class Testing:
         windows: most windows of a recording that are averaged.
         batch: windows predicted at once.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
+        level: what one answer is about; None where the target alone says it (models of earlier releases).
+        sequence: longest sequence of epochs that are seen together; 0 where each is answered by itself.
+        spacing_s: time from one epoch to the next.
+        decided: samples of the windows that are decided on level ``window``; ``size`` is what the encoder takes.
     """
 
     size: tuple[int, ...]
@@ -36,6 +51,10 @@ class Testing:
     windows: int
     batch: int
     precision: str
+    level: Unit | None = None
+    sequence: int = 0
+    spacing_s: float = 0.0
+    decided: int = 0
 
 
 @contextmanager
@@ -62,37 +81,106 @@ def segment(head: Any, image: NDArray[np.float32], testing: Testing) -> Tensor:
 
 
 def predict_windows(head: Head, windows: Sequence[NDArray[np.float32]], batch: int) -> Tensor:
-    """Logits (n, K), or values (n,) for regression, of network input windows (C, *size); call inside ``applied``."""
+    """What the head keeps of every window (C, *size) of network input, (n, ...); call inside ``applied``.
+
+    Logits (n, K) or values (n,); features (n, D) of heads that decide on several windows together.
+    """
     parts = []
     for start in range(0, len(windows), batch):
         x = torch.from_numpy(np.stack(windows[start : start + batch])).to(head.device)
-        parts.append(head(x).float().cpu())
+        parts.append(head.per_window(x).float().cpu())
     return torch.cat(parts)
 
 
 def predict_items(
-    head: Head, target: Target, items: NDArray[np.int64], recordings: Recordings, testing: Testing
+    head: Head,
+    decisions: Decisions,
+    items: NDArray[np.int64],
+    recordings: Recordings,
+    testing: Testing,
+    known: Embedded | None = None,
 ) -> NDArray[np.float64]:
     """Probabilities (n, K), or values (n,) for regression, of labelled items.
 
-    A recording is seen through evenly spread windows whose logits (or values) are averaged; an event through the one
-    window around it.
+    A recording is seen through evenly spread windows whose logits (or values) are averaged, or weighed by the head; an
+    event through the one window around it, alone or in sequence; a patient's answer is the mean of the logits (or
+    values) of the recordings.
+
+    Args:
+        head: the model.
+        decisions: what is decided.
+        items: indices into ``decisions.target``.
+        recordings: how they are read.
+        testing: how the model is applied.
+        known: features of the items' windows, so that they need not be computed again (sequences).
     """
-    out: list[Tensor] = []
+    parts = decisions.parts_of(items)
     with applied(head, testing.precision):
-        for row, of_row in _by_row(target, items):
-            windows, counts = _windows(target, row, of_row, recordings, testing)
-            answers = predict_windows(head, windows, testing.batch)
-            out.append(torch.stack([part.mean(0) for part in torch.split(answers, counts)]))
-        answers = torch.cat(out)
-        order = np.concatenate([of_row for _, of_row in _by_row(target, items)])
-        probabilities = head.probabilities(answers).double().numpy()
-    back = np.empty(len(items), dtype=np.int64)
-    back[np.argsort(items, kind="stable")] = np.argsort(order, kind="stable")
-    values = np.asarray(probabilities[back], dtype=np.float64)
-    if values.ndim == 2 and not target.multilabel:
+        logits = _logits(head, decisions.parts, parts, recordings, testing, known)
+        probabilities = head.probabilities(decisions.joined(logits, items)).double().numpy()
+    values = np.asarray(probabilities, dtype=np.float64)
+    if values.ndim == 2 and not decisions.target.multilabel:
         values /= values.sum(1, keepdims=True)  # float32 rows sum to 1 only roughly
     return values
+
+
+def embed_items(
+    head: Head, target: Target, items: NDArray[np.int64], recordings: Recordings, testing: Testing
+) -> Embedded:
+    """What the head keeps of the one window of every event."""
+    parts, order = [], []
+    with applied(head, testing.precision):
+        for row, of_row in _by_row(target, items):
+            windows, _ = _windows(target, row, of_row, recordings, testing)
+            parts.append(predict_windows(head, windows, testing.batch).numpy())
+            order.append(of_row)
+    return Embedded(np.concatenate(order), np.concatenate(parts))
+
+
+def _logits(
+    head: Head,
+    target: Target,
+    items: NDArray[np.int64],
+    recordings: Recordings,
+    testing: Testing,
+    known: Embedded | None,
+) -> Tensor:
+    """Logits (n, K), or values (n,), of ``items`` in ascending order."""
+    out, order = [], []
+    for row, of_row in _by_row(target, items):
+        if known is None:
+            windows, counts = _windows(target, row, of_row, recordings, testing)
+            found = predict_windows(head, windows, testing.batch)
+        else:
+            found, counts = torch.from_numpy(known.of(of_row)), [1] * len(of_row)
+        out.append(answers_of(head, found, counts, _onsets(target, of_row), testing))
+        order.append(of_row)
+    back = np.argsort(np.concatenate(order), kind="stable")
+    return torch.cat(out)[torch.from_numpy(back)]
+
+
+def answers_of(
+    head: Head, windows: Tensor, counts: Sequence[int], onsets_s: NDArray[np.float64] | None, testing: Testing
+) -> Tensor:
+    """Logits (n, K), or values (n,), of the items of one recording; call inside ``applied``.
+
+    Args:
+        head: the model.
+        windows: what ``predict_windows`` gave of all their windows, one item after another.
+        counts: windows of every item.
+        onsets_s: when each begins; needed by models of sequences only, which take one window an item.
+        testing: how the model is applied.
+    """
+    if not isinstance(head, SequenceHead):
+        return head.per_item(windows, counts)
+    assert onsets_s is not None  # sequences are of events
+    order = np.argsort(onsets_s, kind="stable")
+    runs = [order[part] for part in unbroken(onsets_s[order], testing.spacing_s)]
+    return in_sequences(head, windows, runs, most=testing.sequence, batch=testing.batch)
+
+
+def _onsets(target: Target, items: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    return None if target.onset_s is None else target.onset_s[items]
 
 
 def _by_row(target: Target, items: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -110,9 +198,7 @@ def _windows(
         counts = [len(starts)] * len(items)
         windows = [recordings.network_input(row, recordings.read(row, s, testing.size)) for s in starts]
         return windows * len(items), counts
-    rate = target.cohort.info.rate_hz
-    assert rate is not None  # events belong to signals
     size = testing.size[0]
-    at = [event_start(float(target.onset_s[item]), rate, size) for item in items]
+    at = target.starts(items, size)
     whole = recordings.network_input(row, recordings.read(row, (min(at),), (max(at) - min(at) + size,)))
     return [whole[:, a - min(at) : a - min(at) + size] for a in at], [1] * len(items)

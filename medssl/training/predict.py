@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medssl.adapters.recording import Ids, Recording, Rejected
 from medssl.cohort import CohortInfo
@@ -22,10 +24,11 @@ from medssl.configurable import build
 from medssl.errors import ConfigError, MedSSLError
 from medssl.progress import track
 from medssl.training.contract import match_input
-from medssl.training.inference import Testing, applied, predict_windows, segment
+from medssl.training.inference import Testing, answers_of, applied, predict_windows, segment
 from medssl.training.models import Model, load_model
 from medssl.training.run import write_atomic, write_json
-from medssl.training.windows import cut, event_start, fixed_starts
+from medssl.training.targets import event_start
+from medssl.training.windows import cut, fixed_starts
 
 __all__ = ["predict"]
 
@@ -46,7 +49,8 @@ def predict(
 
     The preparation stored with the model is applied again, so the files are treated as the training data were.
     Segmentation writes one mask a recording, on the grid of its source; classification and regression write
-    ``predictions.csv``. A file that cannot be used is listed in ``rejected.csv`` and the others go on.
+    ``predictions.csv``, one row for each unit that the model decides on (window, event, recording or patient). A file
+    that cannot be used is listed in ``rejected.csv`` and the others go on.
 
     Args:
         run: of `medssl finetune` (or a folder with model.json).
@@ -90,8 +94,10 @@ class _Prediction:
         stored = model.testing
         self.testing = Testing(**{**stored, "size": tuple(stored["size"])})
         self.rows: list[Row] = []
+        self.n_recordings = 0
         self.rejected: list[Rejected] = []
         self.written: list[str] = []
+        self.of_patients: dict[str, list[tuple[Recording, Tensor]]] = {}
 
     def take(self, recipe: Recipe | None, item: Item | Rejected) -> None:
         """Predict one input; whatever is wrong with it ends in ``rejected``."""
@@ -117,6 +123,7 @@ class _Prediction:
                 self._write_mask(recording, prepared, segment(self.model.head, image, self.testing).cpu().numpy())
             else:
                 self.rows += self._answers(recording, prepared, image)
+        self.n_recordings += 1
 
     def _network_input(self, prepared: Prepared) -> NDArray[np.float32]:
         """(C, *shape) float32, channels in the model's order."""
@@ -165,30 +172,77 @@ class _Prediction:
     def _answers(self, recording: Recording, prepared: Prepared, image: NDArray[np.float32]) -> list[Row]:
         if self.model.target["source"] == "event":
             return self._event_answers(recording, prepared, image)
+        if self.testing.level == "window":
+            return self._window_answers(recording, prepared, image)
         starts = fixed_starts(image.shape[1:], self.testing.size, self.testing.windows)
         windows = [self._window(prepared, image, start) for start in starts]
-        logits = predict_windows(self.model.head, windows, self.testing.batch).mean(0, keepdim=True)
+        found = predict_windows(self.model.head, windows, self.testing.batch)
+        logits = self.model.head.per_item(found, [len(windows)])
+        if self.testing.level == "patient":
+            self.of_patients.setdefault(recording.ids.patient, []).append((recording, logits[0]))
+            return []
         answer = self.model.head.probabilities(logits).double().numpy()[0]
         return [{**_ids(recording), **_as_row(self.model.target, answer), "windows": len(windows)}]
 
-    def _event_answers(self, recording: Recording, prepared: Prepared, image: NDArray[np.float32]) -> list[Row]:
-        """One row an annotated event; without annotations one for every half window."""
-        size, rate = self.testing.size[0], float(prepared.rate_hz or 1.0)
-        known = [e for e in prepared.events if e.kind == self.model.target["name"]]
-        times = [e.onset_s for e in known]
-        if not times:
-            recording = recording.noted(
-                f"no '{self.model.target['name']}' events in the file: windows at regular times"
-            )
-            times = [i * size / 2 / rate for i in range(1, max(2, math.ceil(2 * image.shape[1] / size)))]
-        starts = [(event_start(t, rate, size),) for t in times]
+    def _window_answers(self, recording: Recording, prepared: Prepared, image: NDArray[np.float32]) -> list[Row]:
+        """One row a window, at the places that were decided in testing."""
+        length, rate = self.testing.decided, float(prepared.rate_hz or 1.0)
+        decided = [start for (start,) in fixed_starts(image.shape[1:], (length,), self.testing.windows)]
+        starts = [(start + length // 2 - self.testing.size[0] // 2,) for start in decided]
         windows = [self._window(prepared, image, start) for start in starts]
-        logits = predict_windows(self.model.head, windows, self.testing.batch)
+        found = predict_windows(self.model.head, windows, self.testing.batch)
+        answers = self.model.head.probabilities(found).double().numpy()
+        return [
+            {**_ids(recording), "time_s": start / rate, **_as_row(self.model.target, a)}
+            for start, a in zip(decided, answers, strict=True)
+        ]
+
+    def _patient_answers(self) -> list[Row]:
+        """One row a patient: the mean over the recordings, as in testing."""
+        rows = []
+        for patient, parts in self.of_patients.items():
+            logits = torch.stack([answer for _, answer in parts]).mean(0, keepdim=True)
+            answer = self.model.head.probabilities(logits).double().numpy()[0]
+            about = [_ids(recording) for recording, _ in parts]
+            seen = {
+                k: "; ".join(dict.fromkeys(str(a[k]) for a in about if a[k])) for k in ("source", "recording", "notes")
+            }
+            rows.append({"patient": patient, **seen, **_as_row(self.model.target, answer), "recordings": len(parts)})
+        return rows
+
+    def _event_answers(self, recording: Recording, prepared: Prepared, image: NDArray[np.float32]) -> list[Row]:
+        """One row an annotated event; without annotations one for every epoch, or half window of single moments."""
+        size, rate = self.testing.size[0], float(prepared.rate_hz or 1.0)
+        name = self.model.target["name"]
+        times = [(e.onset_s, e.duration_s) for e in prepared.events if e.kind == name]
+        if not times:
+            recording = recording.noted(f"no '{name}' events in the file: windows at regular times")
+            times = self._regular_times(image.shape[1] / rate, size / rate)
+        starts = [(event_start(onset + duration / 2, rate, size),) for onset, duration in times]
+        windows = [self._window(prepared, image, start) for start in starts]
+        found = predict_windows(self.model.head, windows, self.testing.batch)
+        onsets = np.array([onset for onset, _ in times])
+        logits = answers_of(self.model.head, found, [1] * len(windows), onsets, self.testing)
         answers = self.model.head.probabilities(logits).double().numpy()
         return [
             {**_ids(recording), "time_s": t, **_as_row(self.model.target, a)}
-            for t, a in zip(times, answers, strict=True)
+            for (t, _), a in zip(times, answers, strict=True)
         ]
+
+    def _regular_times(self, length_s: float, window_s: float) -> list[tuple[float, float]]:
+        """(onset, duration) of the epochs that fit into a recording; of moments half a window apart for other models.
+
+        Raises:
+            ConfigError: not one epoch fits.
+        """
+        epoch = self.testing.spacing_s
+        if not epoch:
+            count = max(2, math.ceil(2 * length_s / window_s))
+            return [(i * window_s / 2, 0.0) for i in range(1, count)]
+        count = math.floor(length_s / epoch + 1e-6)
+        if not count:
+            raise ConfigError(f"{length_s:g} s are shorter than one epoch of {epoch:g} s; leave this recording out")
+        return [(i * epoch, epoch) for i in range(count)]
 
     def _window(self, prepared: Prepared, image: NDArray[np.float32], start: Sequence[int]) -> NDArray[np.float32]:
         """Beyond the edge the same values as in training: those of ``fill``."""
@@ -203,6 +257,7 @@ class _Prediction:
 
     def finish(self, source: Path) -> dict[str, Any]:
         """Write the tables; refuse to call it a success when nothing was predicted."""
+        self.rows += self._patient_answers()
         _write_csv(self.out / "rejected.csv", [{"source": r.source, "reason": r.reason} for r in self.rejected])
         if not self.rows:
             first = "; ".join(f"{r.source}: {r.reason}" for r in self.rejected[:3])
@@ -210,7 +265,8 @@ class _Prediction:
         table = "masks.csv" if self.written else "predictions.csv"
         _write_csv(self.out / table, self.rows)
         result = {
-            "recordings": len({r["recording"] for r in self.rows}), "rejected": len(self.rejected), "table": table,
+            "recordings": self.n_recordings, "rejected": len(self.rejected), "table": table,
+            "level": self.testing.level, "aggregation": self.model.provenance.get("aggregation"),
             "masks": self.written, "model": dict(self.model.provenance),
         }  # fmt: skip
         write_json(self.out / "summary.json", result)

@@ -23,6 +23,7 @@ from medssl.configurable import Configurable, build, discover, spec
 from medssl.encoders.base import InputSpec, encoder_folder
 from medssl.errors import CheckpointError, ConfigError, SplitError, TrainingError
 from medssl.methods.base import Method
+from medssl.training.best_look import BestLook
 from medssl.training.callbacks import Checkpoints, GradientGuard, PoliteStop
 from medssl.training.contract import settled_preparation
 from medssl.training.data import Draws, MethodSource
@@ -238,13 +239,17 @@ class _Job:
         guard = GradientGuard(clip=settings.clip, max_bad_share=settings.max_bad_share)
         log = MetricsLog(out, every=settings.log_every, guard=guard)
         monitors = self.monitors(log)
+        best = self.best_look(monitors)
         stop = PoliteStop()
         callbacks: list[Callback] = [guard, stop, log, *monitors]
         if settings.progress:
             callbacks.append(FitProgress(log, what="pre-training", workers=settings.workers))
         callbacks.append(
             Checkpoints(
-                out / "checkpoints", every=settings.checkpoint_every, keep_every=settings.keep_every, export=self.export
+                out / "checkpoints",
+                every=settings.checkpoint_every,
+                keep_every=settings.keep_every,
+                export=self.export if best is None else best.checkpointed,
             )
         )
         trainer = make_trainer(
@@ -258,6 +263,7 @@ class _Job:
         with self.status() as summary:
             fit(trainer, self.method, data, checkpoint)
             summary |= self.outcome(trainer, log, monitors, guard)
+            summary["kept"] = None if best is None else best.facts()
             summary["status"] = "stopped" if stop.exit_code else "finished"
         if stop.exit_code:
             print(f"stopped at step {summary['steps']}; continue with: medssl resume {out}", file=sys.stderr)
@@ -272,14 +278,20 @@ class _Job:
         found: list[CollapseMonitor | RepresentationMonitor] = []
         if settings.monitor_every:
             found.append(CollapseMonitor(log, every=settings.monitor_every, fail=settings.fail_on_collapse))
-        if settings.quality_every and (settings.monitor_every or settings.quality_every != "auto"):
+        if settings.looks:
             found.append(
                 RepresentationMonitor(
                     log, self.source, every=settings.quality_every, at_least=settings.monitor_every or 1,
                     rows=settings.quality_rows, batch=settings.batch_size, fail=settings.fail_on_collapse,
+                    exported=settings.keep_best != "last",
                 )
             )  # fmt: skip
         return found
+
+    def best_look(self, monitors: Sequence[CollapseMonitor | RepresentationMonitor]) -> BestLook | None:
+        """What chooses the encoder that is left behind; None where that is the last."""
+        by, looking = self.settings.keep_best, [m for m in monitors if isinstance(m, RepresentationMonitor)]
+        return None if by == "last" else BestLook(by, looking[0], self.export, self.method)
 
     def export(self, step: int) -> None:
         """Write the encoder as it is at ``step``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -119,9 +119,11 @@ class RepresentationMonitor(Callback):
         batch: recordings that are encoded at once.
         warm_up: steps before the first alarm.
         fail: end the run after three looks in a row with an alarm.
+        exported: also look at the encoder that the run leaves behind, whether that is the trained one or its average.
 
     Attributes:
         history: what was logged at each look, with its ``step``.
+        on_look: called with the step after each look, in the first process.
     """
 
     def __init__(
@@ -135,8 +137,10 @@ class RepresentationMonitor(Callback):
         batch: int = 8,
         warm_up: int = 50,
         fail: bool = False,
+        exported: bool = False,
     ) -> None:
-        self.log_to, self.source = log, source
+        self.log_to, self.source, self.exported = log, source, exported
+        self.on_look: Callable[[int], None] | None = None
         self.every = 0 if every == "auto" else every
         self.at_least, self.rows, self.batch = at_least, rows, batch
         self.history: list[dict[str, float]] = []
@@ -178,11 +182,13 @@ class RepresentationMonitor(Callback):
             self.log_to.add(trainer, trainer.global_step, logged)
             problem = problem_of(now, self.history, rows=int(now["quality_rows"]))
             self.history.append({"step": float(trainer.global_step), **now})
+            if self.on_look is not None:
+                self.on_look(trainer.global_step)
         self._alarms.hear(trainer, problem if getattr(pl_module, "collapses", True) else None)
 
     def _spacing(self, method: Module, passes: int) -> int:
         """Steps between two looks for a step of so many encoded rows."""
-        rows = min(self.rows, len(self.source.places)) * (1 + count_views(method))
+        rows = min(self.rows, len(self.source.places)) * (1 + count_views(method)) * (1 + self.exported)
         return math.ceil(rows / (SHARE * BACKWARD * passes) / self.at_least) * self.at_least
 
     def _look(self, trainer: Fit, method: Method) -> dict[str, float]:
@@ -199,6 +205,8 @@ class RepresentationMonitor(Callback):
             now["quality_not_finite"] = max(now.pop(k) for k in list(now) if k.endswith("_dropped"))
             if kept.n_views:
                 now |= _view_measures(method, kept, self.batch, torch.cat(projections or [e for e, _ in encoded]))
+            if self.exported:
+                now |= _exported_measures(method, kept, self.batch)
         return now
 
 
@@ -230,6 +238,21 @@ def _measures(output: str, z: Tensor) -> dict[str, float]:
     }  # fmt: skip
     values = {f"quality_{output}_{short}": found[name] for name, short in names.items()}
     return {**values, f"{output}_dropped": found["dropped"]}
+
+
+def _exported_measures(method: Method, kept: MonitorSet, batch: int) -> dict[str, float]:
+    """Of the encoder that the run leaves behind; alignment where there are views to compare."""
+    encoder = method.exported.to(method.device).eval()
+    found = collapse_summary(torch.cat([encoder(x).pooled.float().cpu() for x in kept.centred(batch, method.device)]))
+    names = ("rankme", "rankme_centred", "uniformity")
+    values = {f"quality_exported_{name}": float(found[name]) for name in names}
+    if kept.n_views:
+        alignment = StreamingAlignment()
+        for views in kept.augmented(batch, method.device):
+            z = encoder(views.flatten(0, 1)).pooled.float().cpu()
+            alignment.update(z.unflatten(0, views.shape[:2]).transpose(0, 1))
+        values["quality_exported_alignment"] = alignment.compute()
+    return values
 
 
 def _view_measures(method: Method, kept: MonitorSet, batch: int, z: Tensor) -> dict[str, float]:

@@ -18,6 +18,8 @@ from medssl.evaluation.metrics import (
 )
 from medssl.heads.base import Head
 from medssl.training.inference import Testing, applied, predict_items, segment
+from medssl.training.levels import Decisions
+from medssl.training.sequences import Embedded
 from medssl.training.targets import Target
 from medssl.training.windows import Recordings
 
@@ -64,9 +66,15 @@ def mean_dice(prediction: NDArray[Any], reference: NDArray[Any], classes: int) -
 
 
 def validation_score(
-    head: Head, target: Target, items: NDArray[np.int64], recordings: Recordings, testing: Testing
+    head: Head,
+    decisions: Decisions,
+    items: NDArray[np.int64],
+    recordings: Recordings,
+    testing: Testing,
+    known: Embedded | None = None,
 ) -> float:
-    """Higher is better: mean Dice, macro-F1, or minus the mean absolute error."""
+    """Higher is better: mean Dice, macro-F1, or minus the mean absolute error, of what is decided."""
+    target = decisions.target
     if target.task == "segmentation":
         dice = []
         with applied(head, testing.precision):
@@ -74,7 +82,7 @@ def validation_score(
                 prediction, reference = _labels(head, target, int(item), recordings, testing)
                 dice.append(mean_dice(prediction, reference, len(target.classes)))
         return float(np.mean(dice))
-    answers = predict_items(head, target, items, recordings, testing)
+    answers = predict_items(head, decisions, items, recordings, testing, known)
     if target.task == "regression":
         return -float(np.abs(answers - target.y[items]).mean())
     if target.multilabel:
@@ -137,15 +145,16 @@ def _example_slice(
 
 def score_items(
     head: Head,
-    target: Target,
+    decisions: Decisions,
     items: NDArray[np.int64],
     recordings: Recordings,
     testing: Testing,
     *,
     training_mean: float,
 ) -> Scores:
-    """Metrics over all items of the patients, with their predictions; a row of cases per patient."""
-    answers = predict_items(head, target, items, recordings, testing)
+    """Metrics over all decisions about the patients, with the predictions; a row of cases per patient."""
+    target = decisions.target
+    answers = predict_items(head, decisions, items, recordings, testing)
     truth = target.y[items]
     if target.task == "regression":
         metrics = regression_metrics(answers, truth.astype(np.float64), training_mean=training_mean)
@@ -215,7 +224,7 @@ def _example_strips(
         length = min(STRIP, recordings.shape(row)[0])
         strip = recordings.network_input(row, recordings.read(row, (0,), (length,)))
         examples[f"signal_{n}"] = strip.astype(np.float16)
-        examples[f"recording_{n}"] = np.array(_about(target, int(items[i]))["recording"])
+        examples[f"recording_{n}"] = np.array(str(target.cohort.manifest["recording"].iloc[row]))
         examples[f"answer_{n}"] = np.asarray(answers[i])
     return examples
 
@@ -225,7 +234,7 @@ def _about(target: Target, item: int) -> Row:
     manifest = target.cohort.manifest
     return {
         "patient": str(target.patients[item]),
-        "recording": str(manifest["recording"].iloc[row]),
+        "recording": "" if target.level == "patient" else str(manifest["recording"].iloc[row]),
         "site": str(manifest["site"].iloc[row] or "") if "site" in manifest else "",
     }
 

@@ -13,10 +13,14 @@ from medssl.errors import ConfigError, unknown_name
 from medssl.heads.schedules import Recipe, Schedule, steps_of
 from medssl.optim import Optim
 
-__all__ = ["FinetuneSettings", "Logger", "Precision", "TrainSettings", "from_plain"]
+__all__ = ["Aggregation", "Context", "FinetuneSettings", "Level", "Logger", "Precision", "TrainSettings", "from_plain"]
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Logger = Literal["csv", "tensorboard", "wandb", "mlflow"]
+KeepBest = Literal["last", "rankme", "rankme_centred", "alignment_uniformity"]
+Level = Literal["auto", "window", "recording", "patient"]
+Aggregation = Literal["mean", "attention"]
+Context = Literal["mamba", "lstm", "attention", "lstm_attention", "none"]
 T = TypeVar("T", "TrainSettings", "FinetuneSettings")
 
 
@@ -47,6 +51,10 @@ class TrainSettings:
         quality_every: steps between two looks at encoder and projector on a fixed set of recordings (RankMe, LiDAR,
             alignment and more); ``auto`` keeps their cost near 2 % of the training, 0 switches them off.
         quality_rows: recordings of that set, at most.
+        keep_best: which encoder the run leaves behind, chosen without labels: ``last``, or that of the look (see
+            ``quality_every``) with the highest RankMe (``rankme``; ``rankme_centred`` after their mean was taken away),
+            or with the lowest sum of alignment and uniformity (``alignment_uniformity``; methods with views). The looks
+            are at what would be left behind (an average of weights, say).
         fail_on_collapse: end the run when three looks in a row find the embeddings collapsed.
         loggers: ``csv`` (RUN/metrics.csv) is always written; the others are added to it.
         progress: show progress.
@@ -74,6 +82,7 @@ class TrainSettings:
     monitor_every: int = 100
     quality_every: int | Literal["auto"] = "auto"
     quality_rows: int = 256
+    keep_best: KeepBest = "last"
     fail_on_collapse: bool = False
     loggers: tuple[Logger, ...] = ("csv",)
     progress: bool = True
@@ -86,6 +95,16 @@ class TrainSettings:
             _not_negative(self, "quality_every")
         if self.quality_rows < 8:
             raise ConfigError(f"quality_rows must be at least 8 to speak of directions, not {self.quality_rows}")
+        if self.keep_best != "last" and not self.looks:
+            raise ConfigError(
+                f"keep_best {self.keep_best} chooses among looks at the representation, which quality_every 0 (or auto "
+                "with monitor_every 0) switches off; set quality_every to a number of steps"
+            )
+
+    @property
+    def looks(self) -> bool:
+        """Whether the representation is looked at, see ``quality_every``."""
+        return bool(self.quality_every) and bool(self.monitor_every or self.quality_every != "auto")
 
 
 @dataclass(frozen=True)
@@ -113,7 +132,20 @@ class FinetuneSettings:
             (published: 50 of 1000 epochs or 15 of 150).
         decoder_factor: peak learning rate of that phase relative to ``optim.lr`` (published: 1 for CNNs; for
             transformers 0.01 in 1000 epochs, 0.1 in 150).
-        freeze: keep a pre-trained encoder as it is throughout.
+        freeze: keep a pre-trained encoder as it is throughout. With ``sequence`` its features are computed once and
+            nothing is augmented, so that training takes seconds.
+        encoder_trains: names (patterns with ``*``) of the parameters of a pre-trained encoder that learn; the others
+            keep their values. All learn when none are given. NeuroNet's fine-tuning: the norm and MLP of the last
+            block and the last norm.
+        level: what one decision is about, and so what every metric counts: each ``window``, ``recording`` or
+            ``patient``. ``auto`` takes the recording for labels and the window for events.
+        aggregate: how the windows of a recording become one answer: ``mean`` of their logits (of values in regression),
+            or ``attention``, which is learnt with the head from bags of ``test_windows`` windows. The recordings of a
+            patient are averaged always.
+        sequence: longest sequence of events (epochs) that are classified together; 0 classifies each by itself.
+        context: what lets the epochs of a sequence see each other.
+        context_width: features of the context.
+        bidirectional: a context that runs along time (mamba, lstm) also runs against it.
         pretrained_decoder: segmentation starts from the decoder of the pre-training run too, where it has one.
         augment: random changes of the training samples.
         foreground: share of crops of volumes centred on a labelled voxel (segmentation), or on a voxel of the body.
@@ -151,6 +183,13 @@ class FinetuneSettings:
     decoder_phase: float = 0.1
     decoder_factor: float = 1.0
     freeze: bool = False
+    encoder_trains: tuple[str, ...] = ()
+    level: Level = "auto"
+    aggregate: Aggregation = "mean"
+    sequence: int = 0
+    context: Context = "lstm"
+    context_width: int = 256
+    bidirectional: bool = True
     pretrained_decoder: bool = True
     augment: bool = True
     foreground: float = 0.66
@@ -175,10 +214,11 @@ class FinetuneSettings:
     max_bad_share: float = 0.2
 
     def __post_init__(self) -> None:
-        _positive(self, "max_steps", "batch_size", "test_windows", "test_batch", "log_every")
+        _positive(self, "max_steps", "batch_size", "test_windows", "test_batch", "log_every", "context_width")
         _not_negative(
-            self, "workers", "clip", "validate_every", "patience", "frozen_steps", "cache_gb", "decoder_phase"
-        )
+            self, "workers", "clip", "validate_every", "patience", "frozen_steps", "cache_gb", "decoder_phase",
+            "sequence",
+        )  # fmt: skip
         for name in ("foreground", "dropout", "overlap"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")

@@ -15,9 +15,10 @@ from medssl.errors import CohortError, ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Target", "Task", "resolve_target"]
+__all__ = ["Target", "Task", "Unit", "event_start", "resolve_target"]
 
 Task = Literal["segmentation", "classification", "regression"]
+Unit = Literal["window", "recording", "patient"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Target:
         multilabel: an item may have several classes at once.
         rows: (n,) manifest row of each item.
         y: (n,) class index, (n, K) 0/1 for multilabel, (n,) number for regression; (n,) zeros for masks.
-        onset_s: (n,) time of each event; None for masks and labels.
+        onset_s: (n,) time at which each event (or window) begins; None where an item is a whole recording.
         patients: (n,) whose the item is.
+        duration_s: (n,) how long each event (or window) lasts; 0 for an event that is a moment. None as ``onset_s``.
+        level: what an item is: a window (an event is one), a recording or a patient.
     """
 
     cohort: Cohort
@@ -49,9 +52,26 @@ class Target:
     y: NDArray[Any]
     onset_s: NDArray[np.float64] | None
     patients: NDArray[Any]
+    duration_s: NDArray[np.float64] | None = None
+    level: Unit = "recording"
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def epoch_s(self) -> float | None:
+        """How long an event lasts, where all last equally long (sleep stages); None for moments and other targets."""
+        if self.source != "event" or self.duration_s is None or not len(self.duration_s):
+            return None
+        shortest, longest = float(self.duration_s.min()), float(self.duration_s.max())
+        return longest if shortest > 0 and longest - shortest <= 0.01 * longest else None
+
+    def starts(self, items: NDArray[np.int64], size: int) -> list[int]:
+        """First samples of windows of ``size`` samples around the middle of events (or windows) of a signal."""
+        rate = self.cohort.info.rate_hz
+        assert self.onset_s is not None and self.duration_s is not None and rate is not None  # they belong to signals
+        middles = self.onset_s[items] + np.nan_to_num(self.duration_s[items]) / 2
+        return [event_start(float(m), rate, size) for m in middles]
 
     def items_of(self, patients: Collection[str]) -> NDArray[np.int64]:
         """Indices of the items of these patients, in the order of the cohort."""
@@ -64,6 +84,11 @@ class Target:
             "task": self.task, "name": self.name, "source": self.source, "classes": list(self.classes),
             "values": list(self.values), "multilabel": self.multilabel,
         }  # fmt: skip
+
+
+def event_start(middle_s: float, rate_hz: float, size: int) -> int:
+    """First sample of a window of ``size`` around a moment."""
+    return round(middle_s * rate_hz) - size // 2
 
 
 def resolve_target(cohort: Cohort, task: Task, target: str) -> Target:
@@ -163,6 +188,7 @@ def _events(cohort: Cohort, name: str, only: str) -> Target:
         cohort, "classification", name, "event", classes, (), False, rows,
         events["value"].map(index).to_numpy(dtype=np.int64), events["onset_s"].to_numpy(dtype=np.float64),
         cohort.manifest["patient"].to_numpy(dtype=object)[rows],
+        duration_s=events["duration_s"].to_numpy(dtype=np.float64), level="window",
     )  # fmt: skip
 
 

@@ -13,11 +13,11 @@ from medssl.cohort import Cohort
 from medssl.training.targets import Target
 
 __all__ = [
+    "LabelledBags",
     "LabelledCrops",
     "LabelledWindows",
     "Recordings",
     "cut",
-    "event_start",
     "fixed_starts",
     "random_start",
     "start_around",
@@ -72,11 +72,6 @@ def fixed_starts(shape: Sequence[int], size: Sequence[int], most: int) -> list[S
     for n, e, k in zip(shape, size, counts, strict=True):
         axes.append([_middle(n, e)] if k == 1 or n <= e else [round(i * (n - e) / (k - 1)) for i in range(k)])
     return list(itertools.product(*axes))
-
-
-def event_start(onset_s: float, rate_hz: float, size: int) -> int:
-    """First sample of a window of ``size`` whose middle is the event."""
-    return round(onset_s * rate_hz) - size // 2
 
 
 class Recordings:
@@ -208,7 +203,7 @@ class LabelledCrops:
 class LabelledWindows:
     """Training windows of a classification or regression target.
 
-    A window lies anywhere in a labelled recording, or is centred on an event; a share of the crops of volumes is
+    A window lies anywhere in a labelled recording, or around the middle of an event; a share of the crops of volumes is
     centred on a voxel of the body. With ``balance``, a class is drawn first, then a patient who has it, then an item,
     so that neither a frequent class nor a long recording dominates.
 
@@ -259,9 +254,7 @@ class LabelledWindows:
         if self.target.onset_s is None:
             start = self._start(row, rng)
         else:
-            rate = self.target.cohort.info.rate_hz
-            assert rate is not None  # events belong to signals
-            start = (event_start(float(self.target.onset_s[item]), rate, self.size[0]),)
+            start = (self.target.starts(np.array([item]), self.size[0])[0],)
         y = self.target.y[item]
         value = y if isinstance(y, np.ndarray) else y.item()
         return {**self.recordings.fields(row), "x": self.recordings.read(row, start, self.size)[None], "y": value}
@@ -273,6 +266,50 @@ class LabelledWindows:
             if len(points):
                 return start_around(points[int(rng.integers(len(points)))], shape, self.size)
         return random_start(shape, self.size, rng)
+
+
+class LabelledBags(LabelledWindows):
+    """Training bags: several windows of a labelled recording, spread over it with random starts.
+
+    Args:
+        target, items, recordings, size, balance: see ``LabelledWindows``.
+        windows: of a bag, at most; a recording that holds fewer gives fewer, and ``known`` is false for the rest.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        items: NDArray[np.int64],
+        recordings: Recordings,
+        *,
+        size: Starts,
+        balance: bool,
+        windows: int,
+    ) -> None:
+        super().__init__(target, items, recordings, size=size, balance=balance)
+        self.windows = windows
+
+    def draw(self, item: int, rng: np.random.Generator) -> Mapping[str, Any]:
+        """``x`` (N, C, *size) stored integers, ``known`` (N,), ``y`` the item's true value."""
+        row = int(self.target.rows[item])
+        starts = self._starts(self.recordings.shape(row), rng)
+        windows = [self.recordings.read(row, start, self.size) for start in starts]
+        x = np.zeros((self.windows, *windows[0].shape), dtype=windows[0].dtype)
+        x[: len(windows)] = windows
+        y = self.target.y[item]
+        value = y if isinstance(y, np.ndarray) else y.item()
+        return {**self.recordings.fields(row), "x": x, "known": np.arange(self.windows) < len(windows), "y": value}
+
+    def _starts(self, shape: Sequence[int], rng: np.random.Generator) -> list[Starts]:
+        """As many windows as testing sees; each moves at random as far as half way to its neighbours."""
+        fixed = fixed_starts(shape, self.size, self.windows)
+        if len(fixed) == 1:
+            return [random_start(shape, self.size, rng)]
+        last = np.array(shape) - np.array(self.size)
+        reach = np.maximum(last // (len(fixed) - 1) // 2, 0)
+        moved = np.array(fixed) + rng.integers(-reach, reach + 1, (len(fixed), len(reach)))
+        inside = np.where(last > 0, np.clip(moved, 0, np.maximum(last, 0)), np.array(fixed))
+        return [tuple(int(s) for s in start) for start in inside]
 
 
 def _by_class_and_patient(target: Target, items: NDArray[np.int64]) -> list[list[NDArray[np.int64]]]:

@@ -20,12 +20,12 @@ def test_a_lonely_event_has_no_rhythm() -> None:
     np.testing.assert_array_equal(interval_features(np.array([3.0]), np.array([3.0])), np.zeros((1, 4)))
 
 
-@pytest.mark.parametrize("source", ["event", "label"])
-def test_classes_unseen_in_training_get_no_probability(source: str) -> None:
+@pytest.mark.parametrize("moments", [True, False])
+def test_classes_unseen_in_training_get_no_probability(moments: bool) -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 80)
     x = rng.normal(size=(80, 4)) + 3 * y[:, None]
-    options = {"task": "classification", "source": source, "classes": 3, "seed": 0}
+    options = {"task": "classification", "moments": moments, "classes": 3, "seed": 0}
     p = floor_predict(x, y, np.arange(80) // 4, x, **options)
     np.testing.assert_allclose(p.sum(1), 1)
     assert (p[:, 2] == 0).all() and (p.argmax(1) == y).mean() > 0.95
@@ -35,6 +35,6 @@ def test_classes_unseen_in_training_get_no_probability(source: str) -> None:
 def test_regression_answers_the_median() -> None:
     got = floor_predict(
         np.zeros((3, 1)), np.array([1.0, 2, 30]), np.arange(3), np.zeros((2, 1)),
-        task="regression", source="label", classes=0, seed=0,
+        task="regression", moments=False, classes=0, seed=0,
     )  # fmt: skip
     np.testing.assert_array_equal(got, [2, 2])

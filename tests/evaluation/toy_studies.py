@@ -41,6 +41,7 @@ def make_plan(
     ]  # fmt: skip
     facts = {
         "task": info.task, "target": info.target, "protocol": "finetune", "baseline": "scratch", "floor": floor,
+        "level": "window" if info is BEATS else "recording", "aggregation": "mean of at most 8 windows a recording",
         "cohort": {"path": "cohort", "kind": "volume", "modality": "mri", "recipe": "msd", "fingerprint": "f" * 64,
                    "n_recordings": 60, "n_patients": 60, "n_rejected": 3, "channels": ["image"], "rate_hz": None,
                    "spacing_mm": [1.0, 1.0, 1.0]},

@@ -42,7 +42,9 @@ pytestmark = [
 
 
 def test_heads_are_found() -> None:
-    assert set(discover("medssl.heads", Head)) == {"ClassificationHead", "RegressionHead", "SegmentationHead"}
+    assert set(discover("medssl.heads", Head)) == {
+        "BagHead", "ClassificationHead", "RegressionHead", "SegmentationHead", "SequenceHead",
+    }  # fmt: skip
 
 
 def test_frozen_steps_leave_the_encoder_as_it_is_with_its_running_statistics() -> None:

@@ -18,14 +18,14 @@ from medssl.views.base import Batch, Sample, to_input
 HERE = Path(__file__).resolve().parent
 
 
-def make_cohort(folder: Path, kind: str, *, patients: int = 8, per_patient: int = 1) -> Path:
-    """A prepared cohort of ``kind`` "volume" or "signal"; patients are P0, P1, …"""
+def make_cohort(folder: Path, kind: str, *, patients: int = 8, per_patient: int = 1, **options: object) -> Path:
+    """A prepared cohort of ``kind`` "volume", "signal" or "night"; patients are P0, P1, …"""
     source = folder / f"{kind}-source"
     source.mkdir(parents=True)
     for number in range(patients * per_patient):
         (source / f"P{number // per_patient}-{number}.txt").touch()
     cohort = folder / f"{kind}-cohort"
-    prepare(str(HERE / f"toy_{kind}_recipe.py"), source, cohort, workers=0, keep_ids=True)
+    prepare(str(HERE / f"toy_{kind}_recipe.py"), source, cohort, workers=0, keep_ids=True, options=options)
     return cohort
 
 

@@ -190,13 +190,14 @@ def expected_calibration_error(
 
 
 def mean_logit(
-    probabilities: NDArray[np.floating], cases: Sequence[Hashable]
+    probabilities: NDArray[np.floating], cases: Sequence[Hashable], *, exclusive: bool = True
 ) -> tuple[NDArray[np.float64], list[Hashable]]:
     """Windows of one case become one prediction: the softmax of their mean log-probabilities.
 
     Args:
         probabilities: (n, K) of windows.
         cases: n case ids.
+        exclusive: rows sum to 1; if not, each class has a logit of its own and gets the sigmoid of its mean.
 
     Returns:
         (m, K) probabilities and the m case ids in order of first appearance.
@@ -204,10 +205,15 @@ def mean_logit(
     order = list(dict.fromkeys(cases))
     position = {case: i for i, case in enumerate(order)}
     index = np.array([position[c] for c in cases], dtype=np.intp)
-    log = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), 1e-12))
+    given = np.asarray(probabilities, dtype=np.float64)
+    log = np.log(np.maximum(given, 1e-12))
+    if not exclusive:
+        log -= np.log(np.maximum(1 - given, 1e-12))
     total = np.zeros((len(order), log.shape[1]))
     np.add.at(total, index, log)
     mean = total / np.bincount(index, minlength=len(order))[:, None]
+    if not exclusive:
+        return 1 / (1 + np.exp(-mean)), order
     p = np.exp(mean - mean.max(1, keepdims=True))
     return p / p.sum(1, keepdims=True), order
 

@@ -100,6 +100,11 @@ def test_labels_that_occur_together() -> None:
     assert got["tp/AF"] + got["fn/AF"] == y[:, 0].sum()
 
 
+def test_labels_that_occur_together_get_the_sigmoid_of_their_mean_logit() -> None:
+    p, _ = mean_logit(np.array([[0.9, 0.5], [0.5, 0.2]]), ["x", "x"], exclusive=False)
+    np.testing.assert_allclose(p, [[0.75, 1 / 3]])  # odds 9 and 1 give 3, odds 1 and 1/4 give 1/2
+
+
 def test_windows_become_cases_by_their_mean_logit() -> None:
     windows = np.array([[0.99, 0.01], [0.4, 0.6], [0.2, 0.8]])
     p, cases = mean_logit(windows, ["x", "x", "y"])
