@@ -115,7 +115,7 @@ def _revive(value: Any, hint: Any) -> Any:
             return kind(**{k: _revive(v, hints.get(k)) for k, v in value.items()})
         return {k: _revive(v, None) for k, v in value.items()}
     if isinstance(value, list):
-        return tuple(_revive(v, None) for v in value)
+        return tuple(_revive(v, hint) for v in value)
     return value
 
 

@@ -9,7 +9,6 @@ After Scalbert, Vakalopoulou and Couzinié-Devy (ICLR 2024, arXiv 2303.06088), e
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,7 +37,7 @@ CLIP_VALUES = 2**18  # values from which the quantiles are taken
 
 
 @dataclass(frozen=True)
-class BatchStyle(ABC):
+class BatchStyle:
     """What ``VolumeStyle`` and ``SignalStyle`` share, which say what the attributes mean; no style by itself.
 
     A plain dataclass and not an abstract class, so that a configuration gives its fields without a class name.
@@ -111,7 +110,6 @@ class BatchStyle(ABC):
             ]
         return torch.stack(restyled, 1).to(x.dtype)
 
-    @abstractmethod
     def fields(self, reader: Reader, extent: Sequence[int], size: Sequence[int]) -> dict[str, NDArray[Any]]:
         """What a sample needs beside its values so that it can be restyled.
 
@@ -120,8 +118,8 @@ class BatchStyle(ABC):
             extent: what was read of it, one number an axis.
             size: to which that was resized.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def restyle(
         self, x: Tensor, reference: Tensor, share: Tensor, units: Tensor | None, reference_units: Tensor | None
     ) -> Tensor:
@@ -134,9 +132,10 @@ class BatchStyle(ABC):
             units: (B, axes) spacing of voxels, or (B, 1) sampling rate; None where it is not known.
             reference_units: the reference's.
         """
+        raise NotImplementedError
 
-    @abstractmethod
-    def _units(self, batch: Mapping[str, Any]) -> Tensor | None: ...
+    def _units(self, batch: Mapping[str, Any]) -> Tensor | None:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

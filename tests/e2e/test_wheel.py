@@ -15,6 +15,7 @@ from medssl.cli import VERBS
 
 REPO = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
+WITH_TORCH = ("finetune", "evaluate", "predict", "resume", "import")  # like pretrain, with torch's seconds of importing
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,9 @@ def test_the_wheel_is_what_runs(installed: Path, tmp_path: Path) -> None:
     assert Path(found.stdout.strip()).is_relative_to(installed)
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS])
+@pytest.mark.parametrize(
+    "verb", [pytest.param(verb, marks=[pytest.mark.slow] if verb in WITH_TORCH else []) for verb in ("", *VERBS)]
+)
 def test_every_verb_answers_help(medssl: Run, verb: str) -> None:
     done = medssl(*verb.split(), "--help")
     assert done.returncode == 0, done.stderr

@@ -85,6 +85,7 @@ def test_processes_share_the_threads_and_survive_a_kill(tmp_path: Path, capsys: 
     assert "3 failed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_dask_runs_the_cells_too(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     outcomes = run_cells(cells(tmp_path, 2), note_run, jobs=2, scheduler="local", progress=False)

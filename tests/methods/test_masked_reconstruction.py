@@ -51,6 +51,7 @@ def waves(seed: int, n: int) -> dict[str, Any]:
     return {"x": stored[:, None, None], "row": torch.arange(n), "input_range": limits, **fields}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "size", "steps", "lr"), [(masked_autoencoder, 32, 150, 5e-3), (spark, 16, 80, 1e-2)])
 def test_what_follows_from_the_visible_is_learnt(
     make: Callable[[], MaskedReconstruction], size: int, steps: int, lr: float

@@ -234,6 +234,7 @@ def gratings(row: int) -> ToyReader:
     return ToyReader((500 + 300 * texture).clip(20, 1000).astype(np.int16)[None], row=row, patient=f"P{row}")
 
 
+@pytest.mark.slow
 def test_learns_where_crops_lie() -> None:
     torch.manual_seed(0)
     encoder = ResEnc(1, features=(16, 32), blocks=(1, 1), strides=(2, 2))

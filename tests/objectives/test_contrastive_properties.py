@@ -124,6 +124,7 @@ def test_rotations_and_scales_change_nothing(name: str) -> None:
     assert turned.item() == pytest.approx(plain.item(), rel=1e-9)
 
 
+@pytest.mark.slow
 @contrastive
 def test_free_embeddings_align_and_spread(name: str) -> None:
     """No collapse: 16 samples that start close together spread over the sphere, and their views meet."""
