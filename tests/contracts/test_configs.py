@@ -86,9 +86,7 @@ def test_the_architecture_can_be_built(name: str) -> None:
     assert values["settings"].max_steps == content(name)["settings"]["max_steps"]
 
 
-@pytest.mark.parametrize(
-    "name", ["demo_voco", "segmentation_laptop"]
-)  # one a verb: its parser does it
+@pytest.mark.parametrize("name", ["demo_voco", "segmentation_laptop"])  # one a verb: its parser does it
 def test_a_key_that_does_not_exist_is_refused(name: str, tmp_path: Path) -> None:
     section = "trainer" if "method" in content(name) else "settings"
     wrong = content(name)
