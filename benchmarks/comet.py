@@ -13,13 +13,11 @@ similarity matrices; both run in turns. Nothing is asserted.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import statistics
-import sys
 import time
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -43,14 +41,6 @@ STEPS, WINDOWS = (64, 128, 256, 512), (16, 32, 64, 128)
 FIXED = 32, 128  # windows while steps double, and steps while windows do
 
 
-def sibling(name: str) -> ModuleType:
-    """A module beside this one, whose folder is on the path of scripts but not of ``medssl bench``."""
-    folder = str(Path(__file__).resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return importlib.import_module(name)
-
-
 def views(windows: int, steps: int, device: torch.device, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """Two views (B, T, D), in units that make similarities of about 1."""
     generator = torch.Generator().manual_seed(0)
@@ -70,13 +60,13 @@ def ours(one: Tensor, other: Tensor) -> Tensor:
 def loops(one: Tensor, other: Tensor) -> Tensor:
     """The same as published."""
     patients, trials = ([str(i // n) for i in range(len(one))] for n in (8, 4))
-    loss: Tensor = sibling("_comet_loops").four_levels(one, other, patients, trials)
+    loss: Tensor = import_module("_comet_loops").four_levels(one, other, patients, trials)
     return loss
 
 
 def measured(windows: int, steps: int, device: torch.device, plan: Any) -> dict[str, float]:
     """One row."""
-    tools = sibling("objectives")
+    tools = import_module("objectives")
     leaves = views(windows, steps, device)
     mine, theirs = (lambda: ours(*leaves)), (lambda: loops(*leaves))
     row = {"windows": windows, "steps": steps}
@@ -105,7 +95,7 @@ def parity(device: torch.device) -> str:
 def masks(repeats: int) -> str:
     """Milliseconds of hiding segments in 256 windows of 256 steps."""
     random, generator, times = np.random.default_rng(0), torch.Generator(), []
-    slow = sibling("_comet_loops").hidden_segments
+    slow = import_module("_comet_loops").hidden_segments
     for hide in (lambda: step_mask("continuous", 256, 256, generator), lambda: slow(256, 256, random)):
         taken = []
         for _ in range(repeats):
@@ -122,7 +112,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three small sizes, few repetitions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     chosen = parser.parse_args()
-    tools = sibling("objectives")
+    tools = import_module("objectives")
     plan, sizes = (tools.QUICK, 3) if chosen.quick else (tools.FULL, 4)
     torch.set_num_threads(1)
     made: list[dict[str, float]] = []

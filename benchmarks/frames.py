@@ -12,10 +12,7 @@ Run ``python benchmarks/frames.py`` (one or two minutes on a CPU) or with ``--qu
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
-from pathlib import Path
-from types import ModuleType
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -28,19 +25,11 @@ ROWS = 64  # windows at once
 BESIDE = 2  # windows of the loops
 
 
-def sibling(name: str) -> ModuleType:
-    """A module beside this one, whose folder is on the path of scripts but not of ``medssl bench``."""
-    folder = str(Path(__file__).resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return importlib.import_module(name)
-
-
 def transforms_table(device: torch.device, plan: Any) -> None:
     """Measure and print both frames at every length."""
     from medssl.views.frames import fourier_frame, geometric_scales, wavelet_frame
 
-    tools, loops, around = sibling("volumes"), sibling("_frame_loops"), sibling("objectives").around
+    tools, loops, around = import_module("volumes"), import_module("_frame_loops"), import_module("objectives").around
     columns = ("frame", "samples", "error (float64, float32)", "ms", "loops: ms", "times faster")
     tools.header(f"Transforms of a window of one channel, {tools.where(device)}", columns)
     scales = geometric_scales()
@@ -65,7 +54,7 @@ def encoders_table(device: torch.device, plan: Any) -> None:
     from medssl.encoders.frame_projected import FrameProjected
     from medssl.encoders.frame_resnet import FrameResNet
 
-    tools, around = sibling("volumes"), sibling("objectives").around
+    tools, around = import_module("volumes"), import_module("objectives").around
     columns = ("inference", "weights", "features", "ms a window of 4 × 1000")
     tools.header(f"Exported encoders, forward, {tools.where(device)}", columns)
     for inference in ("time_only", "mapped", "all_encoders"):
@@ -88,7 +77,7 @@ def main() -> None:
     """Measure, and print the tables row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few repetitions")
-    tools = sibling("objectives")
+    tools = import_module("objectives")
     plan = tools.QUICK if parser.parse_args().quick else tools.FULL
     torch.set_num_threads(1)
     for name in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:

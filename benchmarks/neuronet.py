@@ -12,11 +12,8 @@ Run ``python benchmarks/neuronet.py`` (two or three minutes on a CPU) or with ``
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -26,14 +23,6 @@ __all__ = ["main"]
 
 LENGTHS = (20, 200, 2000)
 INNER, STATE = 512, 16
-
-
-def sibling(name: str) -> ModuleType:
-    """A module beside this one, whose folder is on the path of scripts but not of ``medssl bench``."""
-    folder = str(Path(__file__).resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return importlib.import_module(name)
 
 
 def stepping(forward: Callable[[], Tensor]) -> Callable[[], None]:
@@ -52,7 +41,7 @@ def row(
     cells: list[str], ours: Callable[[], None], theirs: Callable[[], None], plan: Any, device: torch.device
 ) -> None:
     """Measure both and print the line."""
-    tools, around = sibling("volumes"), sibling("objectives").around
+    tools, around = import_module("volumes"), import_module("objectives").around
     ours(), theirs()  # the first call chooses kernels
     fast, slow = (tools.timed(work, plan, device) for work in (ours, theirs))
     tools.line([*cells, around(fast), around(slow), f"{slow[0] / fast[0]:.3g}"])
@@ -62,7 +51,7 @@ def tokens_table(device: torch.device, plan: Any) -> None:
     """Measure and print tokens of one and of several windows."""
     from medssl.encoders.neuronet import NeuroNet
 
-    tools, loops = sibling("volumes"), sibling("_neuronet_loops")
+    tools, loops = import_module("volumes"), import_module("_neuronet_loops")
     columns = ("windows", "error (float64)", "ms", "frame by frame: ms", "times faster")
     tools.header(f"Tokens of 73 frames, forward and backward, {tools.where(device)}", columns)
     encoder = NeuroNet(width=8, depth=1).to(device)
@@ -81,7 +70,7 @@ def scan_table(device: torch.device, plan: Any) -> None:
     """Measure and print the scan at every length."""
     from medssl.encoders.mamba import selective_scan
 
-    tools, loops = sibling("volumes"), sibling("_neuronet_loops")
+    tools, loops = import_module("volumes"), import_module("_neuronet_loops")
     columns = ("sequences", "steps", "error (float32)", "ms", "step by step: ms", "times faster")
     tools.header(f"Selective scan, {INNER} × {STATE} states, forward and backward, {tools.where(device)}", columns)
     for sequences in (1, 4):
@@ -111,7 +100,7 @@ def main() -> None:
     """Measure, and print the tables row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few repetitions")
-    tools = sibling("objectives")
+    tools = import_module("objectives")
     plan = tools.QUICK if parser.parse_args().quick else tools.FULL
     torch.set_num_threads(1)
     for name in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:

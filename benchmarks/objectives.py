@@ -20,15 +20,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import json
 import os
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
@@ -45,18 +44,10 @@ Loss = Callable[[], Any]
 MIB = 2**20
 
 
-def sibling(name: str) -> ModuleType:
-    """A module beside this one, whose folder is on the path of scripts but not of ``medssl bench``."""
-    folder = str(Path(__file__).resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return importlib.import_module(name)
-
-
 def losses_of_lightly() -> ModuleType | None:
     """None where the package is not installed."""
     try:
-        return importlib.import_module("lightly.loss")
+        return import_module("lightly.loss")
     except ImportError:
         return None
 
@@ -181,7 +172,7 @@ def beside(subject: Any, other: Loss, plan: Plan) -> dict[str, Any]:
 
 def exactness(entry: Any, device: torch.device) -> float | None:
     """Parity of a small case in float64; None without loops."""
-    size = sibling("_objective_cases").Size(3, min(entry.samples, 12), device, torch.float64, 16)
+    size = import_module("_objective_cases").Size(3, min(entry.samples, 12), device, torch.float64, 16)
     subject = entry.subject(size)
     if subject.loops is None:
         return None
@@ -191,7 +182,7 @@ def exactness(entry: Any, device: torch.device) -> float | None:
 
 def rows(entry: Any, device: torch.device, lightly: ModuleType | None, plan: Plan) -> list[dict[str, Any]]:
     """One for each number of views."""
-    size, parity, made = sibling("_objective_cases").Size, exactness(entry, device), []
+    size, parity, made = import_module("_objective_cases").Size, exactness(entry, device), []
     samples = plan.samples(entry.samples)
     for views, fewer in zip(entry.views, map(plan.samples, entry.beside_loops), strict=True):
         row = {"name": entry.name, "shape": entry.shape.format(samples), "views": views, "device": device.type}
@@ -269,12 +260,12 @@ def main() -> None:
     plan = QUICK if chosen.quick else FULL
     torch.set_num_threads(1)
     lightly = losses_of_lightly()
-    measured = chosen_of(list(sibling("_objective_cases").entries()), chosen.only)
+    measured = chosen_of(list(import_module("_objective_cases").entries()), chosen.only)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     made: list[dict[str, Any]] = []
     for device in map(torch.device, devices):
         where = torch.cuda.get_device_name() if device.type == "cuda" else "one CPU thread"
-        other = "without lightly" if lightly is None else f"lightly {importlib.import_module('lightly').__version__}"
+        other = "without lightly" if lightly is None else f"lightly {import_module('lightly').__version__}"
         print(f"\n{where}, torch {torch.__version__}, {other}; float32, forward and backward\n")
         print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
         for entry in measured:

@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import io
 import json
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -37,20 +35,12 @@ SHAPES = {"laptop": (48, 64, 64), "gpu": (96, 192, 192)}
 PATIENTS = 8
 
 
-def sibling(name: str) -> ModuleType:
-    """A module beside this one, whose folder is on the path of scripts but not of ``medssl bench``."""
-    folder = str(Path(__file__).resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return importlib.import_module(name)
-
-
 def losses_table(device: torch.device, only: Sequence[str] | None, plan: Any) -> list[dict[str, Any]]:
     """Measure and print every loss on a device."""
-    tools, made = sibling("objectives"), []
+    tools, made = import_module("objectives"), []
     columns = ("loss", "size", "parity", "ms", "loops: ms", "times faster", "MiB, loops")
     header(f"Losses, {where(device)}, float32, forward and backward", columns)
-    for case in sibling("_volume_cases").CASES:
+    for case in import_module("_volume_cases").CASES:
         if only and case.name not in only:
             continue
         exact = case.make(device, torch.float64)
@@ -67,7 +57,7 @@ def losses_table(device: torch.device, only: Sequence[str] | None, plan: Any) ->
 
 def steps_table(device: torch.device, only: Sequence[str] | None, plan: Any, size: str) -> list[dict[str, Any]]:
     """Measure and print a step of every configuration of one size."""
-    tools, made = sibling("objectives"), []
+    tools, made = import_module("objectives"), []
     columns = ("config", "method", "recordings a step", "reading one: ms", "step: ms", "MiB")
     header(f"Steps, {where(device)}, volumes of {' × '.join(map(str, SHAPES[size]))}", columns)
     with tempfile.TemporaryDirectory() as folder:
@@ -178,7 +168,7 @@ def timed(work: Callable[[], Any], plan: Any, device: torch.device) -> tuple[flo
         before = clock()
         work()
         times.append(1e3 * (clock() - before))
-    found: tuple[float, float, float] = sibling("objectives").spread(times)
+    found: tuple[float, float, float] = import_module("objectives").spread(times)
     return found
 
 
@@ -226,7 +216,7 @@ def refuse_unknown(only: Sequence[str] | None) -> None:
     Raises:
         SystemExit: there are some.
     """
-    known = [c.name for c in sibling("_volume_cases").CASES] + [n for s in SHAPES for n, _ in configurations(s)]
+    known = [c.name for c in import_module("_volume_cases").CASES] + [n for s in SHAPES for n, _ in configurations(s)]
     unknown = sorted(set(only or ()) - set(known))
     if unknown:
         raise SystemExit(f"no loss or configuration is called {', '.join(unknown)}; there are {', '.join(known)}")
@@ -236,7 +226,7 @@ def main() -> None:
     """Measure, and print the tables row by row."""
     chosen = arguments()
     refuse_unknown(chosen.only)
-    tools = sibling("objectives")
+    tools = import_module("objectives")
     plan = tools.QUICK if chosen.quick else tools.FULL
     torch.set_num_threads(1)
     made: list[dict[str, Any]] = []

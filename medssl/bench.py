@@ -21,15 +21,16 @@ def bench(*, only: str = "", quick: bool = False) -> None:
     scripts = _scripts()
     if only and only not in scripts:
         raise ConfigError(unknown_name("benchmark", only, scripts))
-    before = sys.argv
+    before = sys.argv, sys.path
     for name, file in scripts.items():
         if only in {"", name}:
             print(f"\n## {name}\n", flush=True)
             sys.argv = [str(file), *(["--quick"] if quick else [])]
+            sys.path = [str(file.parent), *before[1]]  # as when Python runs the script: it imports those beside it
             try:
                 runpy.run_path(str(file), run_name="__main__")
             finally:
-                sys.argv = before
+                sys.argv, sys.path = before
 
 
 def _scripts() -> dict[str, Path]:

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from medssl.errors import ConfigError
 from medssl.methods.augmenter import Augmented, Augmenter, AugmenterSettings, Gate
 from medssl.methods.averaging import WeightAveraged
 from medssl.methods.base import Losses
+from medssl.methods.of_views import OfViews
 from medssl.methods.step_wise import encode_steps, refuse_strided
 from medssl.objectives.autotcl import (
     SEGMENTS,
@@ -30,16 +30,16 @@ from medssl.objectives.base import positive
 from medssl.objectives.gather import gather_views
 from medssl.objectives.step_masks import StepMask, check_mask, step_mask
 from medssl.optim import Optim, configure
-from medssl.views.base import Batch, Sample
+from medssl.views.base import Batch
 from medssl.views.signal import SignalViews
 
 if TYPE_CHECKING:
-    from medssl.cohort import CohortInfo, Reader
+    pass
 
 __all__ = ["AutoTCL"]
 
 
-class AutoTCL(WeightAveraged):
+class AutoTCL(WeightAveraged, OfViews):
     """AutoTCL (ICLR 2024): contrast of signals with what a trained augmenter leaves of them.
 
     The augmenter keeps part of each signal by a near-binary gate over time, and scales it. The encoder learns to find
@@ -109,20 +109,6 @@ class AutoTCL(WeightAveraged):
         self.smooth, self.smoothness = smooth, smoothness
         self.temperature, self.adversarial = temperature, adversarial
         self.mask: StepMask = mask
-
-    @property
-    def input_size(self) -> tuple[int, ...]:
-        """Size of the windows."""
-        return self.views.size
-
-    def check(self, info: CohortInfo) -> None:
-        """See ``Method.check``: signals."""
-        self.views.check(info)
-        super().check(info)
-
-    def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
-        """What the views read."""
-        return self.views.draw(reader, rng)
 
     def configure_optimizers(self) -> Any:
         """One optimiser with the learning rates of encoder and augmenter."""

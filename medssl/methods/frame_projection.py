@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,17 +12,18 @@ from medssl.encoders.base import Encoder
 from medssl.encoders.frame_projected import FrameMapping, FrameProjected, Inference
 from medssl.encoders.frames import FrameEncoders, Pool
 from medssl.errors import ConfigError
-from medssl.methods.base import Losses, Method
+from medssl.methods.base import Losses
+from medssl.methods.of_views import OfViews
 from medssl.methods.projectors import MLPHead
 from medssl.objectives.base import positive
 from medssl.objectives.frame_projection import MapReduction, frame_contrast, mapping_error
 from medssl.objectives.pairs import unit
 from medssl.optim import Optim, configure
-from medssl.views.base import Batch, Sample, Views, to_input
+from medssl.views.base import Batch, Views, to_input
 from medssl.views.frames import Frames, zero_filled
 
 if TYPE_CHECKING:
-    from medssl.cohort import CohortInfo, Reader
+    from medssl.cohort import CohortInfo
 
 __all__ = ["FrameProjection"]
 
@@ -31,7 +31,7 @@ NAMES = ("fourier", "wavelet")
 Named = list[tuple[str, nn.Parameter]]
 
 
-class FrameProjection(Method):
+class FrameProjection(OfViews):
     """Frame projections (*Learning Without Augmenting*, NeurIPS 2025): instance discrimination between fixed frames.
 
     Three encoders see a window, its orthonormal Fourier coefficients and the magnitude of its wavelet transform. First
@@ -99,30 +99,20 @@ class FrameProjection(Method):
         return self.encoder.frames if self.encoder.inference == "all_encoders" else self.own_frames
 
     @property
-    def input_size(self) -> tuple[int, ...]:
-        """Size of the windows."""
-        return self.views.size
-
-    @property
     def maps_now(self) -> bool:
         """Whether the mappings are trained, and everything else is left as it is."""
         return self.mapping_share > 0 and self.progress >= 1 - self.mapping_share
 
     def check(self, info: CohortInfo) -> None:
         """See ``Method.check``: several signals."""
-        self.views.check(info)
+        super().check(info)
         if info.n_recordings == 1:
             raise ConfigError("FrameProjection tells recordings apart, but this cohort holds 1; prepare more of them")
-        super().check(info)
         if len(info.channels) != self.encoder.in_channels:  # an encoder of any channels would take them
             raise ConfigError(
                 f"the Fourier and wavelet encoders were built for {self.encoder.in_channels} channels but the data "
                 f"have {len(info.channels)}; set the encoder's in_channels"
             )
-
-    def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
-        """The window that the views read."""
-        return self.views.draw(reader, rng)
 
     def loss(self, batch: Batch) -> Losses:
         """Contrast of the three frames; or, at the end, the mappings. The other is logged without being trained."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from medssl.encoders.base import Encoder
 from medssl.errors import CohortError, ConfigError
-from medssl.methods.base import Losses, Method, Readable
+from medssl.methods.base import Losses, Readable
 from medssl.methods.ids import stable_integer
+from medssl.methods.of_views import OfViews
 from medssl.methods.pretext import Pretext
 from medssl.methods.teacher import ema_update, frozen, momentum_at
 from medssl.objectives.base import Family, LossOutput, Objective, Weights
@@ -35,7 +36,7 @@ SamePatient = Literal["ignore", "negative", "positive"]
 Momentum = float | Literal["auto"]
 
 
-class JointEmbedding(Method):
+class JointEmbedding(OfViews):
     """Encoder, head and an objective on the embeddings of all views; with a teacher where the objective wants one.
 
     Subclasses build the head and say in ``output`` what the objective gets. Teacher: a copy of encoder and head that
@@ -87,21 +88,15 @@ class JointEmbedding(Method):
             self.teacher_encoder = frozen(copy.deepcopy(encoder))
             self.teacher_projector = frozen(copy.deepcopy(self.projector))
 
-    @property
-    def input_size(self) -> tuple[int, ...]:
-        """Size of the views."""
-        return self.views.size
-
     def check(self, info: CohortInfo) -> None:
         """See ``Method.check``: the cohort must be of the kind that the views read, with enough to tell apart."""
-        self.views.check(info)
+        super().check(info)
         if self.pretext is not None:
             self.pretext.check(self.views)
         others = info.n_patients if self.same_patient == "ignore" else info.n_recordings
         if 0 < others < self.objective.min_samples:
             what = "patients" if self.same_patient == "ignore" else "recordings"
             raise ConfigError(f"{type(self.objective).__name__} tells {what} apart, but this cohort holds {others}")
-        super().check(info)
 
     def prepare(self, source: Readable, *, batch: int) -> None:
         """See ``Method.prepare``: memory of single recordings; all must have the label that is asked for."""
@@ -113,7 +108,7 @@ class JointEmbedding(Method):
 
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
         """What the views read; ``patient``, an integer that is the same for all recordings of a patient; ``label``."""
-        sample = {**self.views.draw(reader, rng), "patient": np.array(stable_integer(reader.patient), dtype=np.int64)}
+        sample = {**super().draw(reader, rng), "patient": np.array(stable_integer(reader.patient), dtype=np.int64)}
         if self.label is None:
             return sample
         return {**sample, "label": _label(reader, self.label, continuous=self.objective.continuous)}

@@ -12,21 +12,21 @@ from torch import Tensor
 
 from medssl.encoders.base import Encoder
 from medssl.errors import ConfigError
-from medssl.methods.base import Method
+from medssl.methods.of_views import OfViews
 from medssl.objectives.masked_reconstruction import Target, hidden_error, patch_targets, patchify
 from medssl.optim import Optim
 from medssl.views.base import Batch, Sample, Views
 from medssl.views.placement import background_input
 
 if TYPE_CHECKING:
-    from medssl.cohort import CohortInfo, Reader
+    from medssl.cohort import Reader
 
 __all__ = ["MaskedReconstruction"]
 
 FILLED = 0.01  # share of a patch's places that must show something, and of the input range that is something
 
 
-class MaskedReconstruction(Method):
+class MaskedReconstruction(OfViews):
     """Views, targets and error of hidden patches. Subclasses hide and reconstruct in ``loss``.
 
     Args:
@@ -80,19 +80,9 @@ class MaskedReconstruction(Method):
         self.grid = tuple(s // p for s, p in zip(views.size, patch, strict=True))
         self.target, self.min_token_std, self.ignore_background = target, min_token_std, ignore_background
 
-    @property
-    def input_size(self) -> tuple[int, ...]:
-        """Size of the views."""
-        return self.views.size
-
-    def check(self, info: CohortInfo) -> None:
-        """See ``Method.check``: the cohort must be of the kind that the views read."""
-        self.views.check(info)
-        super().check(info)
-
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
         """What the views read, and ``background`` (C,): network input of what lies outside."""
-        sample = self.views.draw(reader, rng)
+        sample = super().draw(reader, rng)
         return {**sample, "background": background_input(reader, sample)}
 
     def rows(self, batch: Batch) -> tuple[Tensor, Tensor | None]:

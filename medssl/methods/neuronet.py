@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,16 +12,17 @@ from medssl.encoders.base import Encoder
 from medssl.encoders.neuronet import NeuroNet as Frames
 from medssl.encoders.neuronet import frame_codes, initialise, transformer_block
 from medssl.errors import ConfigError
-from medssl.methods.base import Losses, Method
+from medssl.methods.base import Losses
 from medssl.methods.masked_autoencoder import TokenDecoder
+from medssl.methods.of_views import OfViews
 from medssl.objectives.base import promoted
 from medssl.objectives.contrastive import InfoNCE
 from medssl.objectives.masked_reconstruction import hidden_error, random_mask, visible_cells
 from medssl.optim import Optim
-from medssl.views.base import Batch, Sample, Views
+from medssl.views.base import Batch, Views
 
 if TYPE_CHECKING:
-    from medssl.cohort import CohortInfo, Reader
+    pass
 
 __all__ = ["NeuroNet"]
 
@@ -41,7 +41,7 @@ class FrameDecoder(TokenDecoder):
         nn.init.normal_(self.mask_token, std=0.02)
 
 
-class NeuroNet(Method):
+class NeuroNet(OfViews):
     """NeuroNet (2024): masked reconstruction of tokens and contrast of the two masked views, for EEG and other signals.
 
     A convolutional network makes one token of each overlapping frame of a window. Two random masks leave a fifth of the
@@ -120,20 +120,6 @@ class NeuroNet(Method):
             nn.Linear(encoder.out_dim, hidden), nn.BatchNorm1d(hidden), nn.ELU(), nn.Linear(hidden, out)
         )
         self.projector.apply(initialise)
-
-    @property
-    def input_size(self) -> tuple[int, ...]:
-        """Size of the windows."""
-        return self.views.size
-
-    def check(self, info: CohortInfo) -> None:
-        """See ``Method.check``: the cohort must be of the kind that the views read."""
-        self.views.check(info)
-        super().check(info)
-
-    def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
-        """What the views read."""
-        return self.views.draw(reader, rng)
 
     def loss(self, batch: Batch) -> Losses:
         """Tokens once, two masks, the error of what is hidden and the contrast of the class tokens."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,22 +11,23 @@ from medssl.encoders.base import Encoder
 from medssl.errors import ConfigError
 from medssl.methods.averaging import WeightAveraged
 from medssl.methods.base import Losses, Readable
+from medssl.methods.of_views import OfViews
 from medssl.methods.step_wise import encode_steps, refuse_strided
 from medssl.objectives.hierarchical import ts2vec_losses
 from medssl.objectives.step_masks import StepMask, check_mask, step_mask
 from medssl.objectives.weighting import PairWeighting
 from medssl.optim import Optim
-from medssl.views.base import Batch, Sample
+from medssl.views.base import Batch
 from medssl.views.overlapping import cut, draw_overlapping
 from medssl.views.signal import SignalViews
 
 if TYPE_CHECKING:
-    from medssl.cohort import CohortInfo, Reader
+    pass
 
 __all__ = ["TS2Vec"]
 
 
-class TS2Vec(WeightAveraged):
+class TS2Vec(WeightAveraged, OfViews):
     """TS2Vec (Yue et al., AAAI 2022): a step must look the same in two contexts, and unlike other steps and samples.
 
     Each window is cropped twice at random, and steps of both crops are hidden. The vectors of the steps that both crops
@@ -81,24 +81,10 @@ class TS2Vec(WeightAveraged):
         """Fewest steps that two crops share."""
         return int(2 ** (self.temporal_unit + 1))
 
-    @property
-    def input_size(self) -> tuple[int, ...]:
-        """Size of the windows."""
-        return self.views.size
-
-    def check(self, info: CohortInfo) -> None:
-        """See ``Method.check``: signals."""
-        self.views.check(info)
-        super().check(info)
-
     def prepare(self, source: Readable, *, batch: int) -> None:
         """See ``Method.prepare``: memory of single recordings, where they are weighed."""
         if self.weighting is not None:
             self.weighting.remember(len(source.places))
-
-    def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
-        """What the views read."""
-        return self.views.draw(reader, rng)
 
     def loss(self, batch: Batch) -> Losses:
         """Crop twice, hide steps, encode, and contrast what both crops show."""

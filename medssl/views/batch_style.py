@@ -9,6 +9,7 @@ After Scalbert, Vakalopoulou and Couzinié-Devy (ICLR 2024, arXiv 2303.06088), e
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,11 +38,8 @@ CLIP_VALUES = 2**18  # values from which the quantiles are taken
 
 
 @dataclass(frozen=True)
-class BatchStyle:
-    """What ``VolumeStyle`` and ``SignalStyle`` share, which say what the attributes mean; no style by itself.
-
-    A plain dataclass and not an abstract class, so that a configuration gives its fields without a class name.
-    """
+class BatchStyle(metaclass=ABCMeta):  # with ABC as a base, a configuration would have to name the class of its fields
+    """What ``VolumeStyle`` and ``SignalStyle`` share, which say what the attributes mean."""
 
     probability: float = 0.5
     mode: Literal["radial", "swap"] = "radial"
@@ -110,6 +108,7 @@ class BatchStyle:
             ]
         return torch.stack(restyled, 1).to(x.dtype)
 
+    @abstractmethod
     def fields(self, reader: Reader, extent: Sequence[int], size: Sequence[int]) -> dict[str, NDArray[Any]]:
         """What a sample needs beside its values so that it can be restyled.
 
@@ -118,8 +117,8 @@ class BatchStyle:
             extent: what was read of it, one number an axis.
             size: to which that was resized.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def restyle(
         self, x: Tensor, reference: Tensor, share: Tensor, units: Tensor | None, reference_units: Tensor | None
     ) -> Tensor:
@@ -132,10 +131,10 @@ class BatchStyle:
             units: (B, axes) spacing of voxels, or (B, 1) sampling rate; None where it is not known.
             reference_units: the reference's.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _units(self, batch: Mapping[str, Any]) -> Tensor | None:
-        raise NotImplementedError
+        """``units`` of a batch for ``restyle``."""
 
 
 @dataclass(frozen=True)
