@@ -1,6 +1,7 @@
 """Which method helps with few labels? Pre-trains with each of several configurations, then one study against scratch.
 
-SOURCE is a prepared cohort with a split. All take the first's encoder unless --own-encoders. Finished work is kept.
+SOURCE is a prepared cohort with a split. All take the first's encoder unless --own-encoders; each of those is compared
+with its own network from scratch. Finished work is kept.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ def run(given: argparse.Namespace) -> None:
     from medssl.report import report
     from medssl.training.settings import FinetuneSettings
 
-    _, encoder, runs = Cohort(given.source).info, None, {}  # no cohort: refused before anything is written
+    _, encoder, runs, scratch = Cohort(given.source).info, None, {}, {}  # no cohort: refused before anything is written
     for name in given.configs:
         folder = given.out / "runs" / Path(name).stem
         encoder, runs[folder.name] = pretrained(name, given, folder, encoder), str(folder)
+        scratch.setdefault(str(encoder), (f"scratch-{folder.name}", f"none:{folder}"))  # one an architecture
     evaluate(
         cohort=given.source, task=given.task[0], target=given.task[1], budgets=given.budgets, repeats=given.repeats,
-        encoders={"scratch": "none"} | runs, jobs=given.jobs, out=(study := given.out / "study"),
+        encoders=dict(scratch.values()) | runs, jobs=given.jobs, out=(study := given.out / "study"),
         settings=FinetuneSettings(max_steps=given.steps[1], batch_size=2, optim=Optim(lr=2e-3)),
     )  # fmt: skip
     print(report(study))

@@ -29,10 +29,11 @@ from medssl.cohort.pool import dask_client
 from medssl.errors import ConfigError, MedSSLError
 from medssl.progress import track
 
-__all__ = ["NO_BUDGET", "Cell", "Outcome", "RunCell", "execute", "outcome_of", "run_cells"]
+__all__ = ["BARE", "NO_BUDGET", "Cell", "Outcome", "RunCell", "execute", "outcome_of", "run_cells"]
 
 CELL = "cell.json"
 NO_BUDGET = "none"  # of cells that use no labels to train with
+BARE = ("none", "untrained")  # sources of arms without pre-training: trained from scratch, frozen as initialised
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Cell:
         """Hash of everything the result depends on: not of where the study or the encoder lies."""
         options = {k: v for k, v in self.options.items() if k not in ("cohort", "progress")}
         parts = {
-            "source": self.source if self.source in ("none", "untrained") else "run",
+            "source": self.source if self.source in BARE else "run",
             "fingerprint": self.fingerprint, "budget": self.budget, "repeat": self.repeat, "options": options,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

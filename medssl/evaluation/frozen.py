@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.evaluation.cells import Cell
+from medssl.evaluation.cells import BARE, Cell
 from medssl.evaluation.floor import floor_features
 from medssl.evaluation.planning import FLOOR
 from medssl.evaluation.probes import features
@@ -81,7 +81,7 @@ def frozen_encoder(cell: Cell, target: Target) -> Frozen:
     options = cell.options
     settings = from_plain(FinetuneSettings, options["settings"])
     info = target.cohort.info
-    if cell.source in ("none", "untrained"):
+    if cell.source in BARE:
         seed_all(0)
         discover("medssl.encoders", Encoder)  # type: ignore[type-abstract]
         wanted = options["architecture"]
@@ -153,7 +153,7 @@ def keep_features(
 def features_key(cell: Cell, **more: Any) -> str:
     """Hash of what an arm's features depend on, and of ``more``."""
     names = ("cohort_fingerprint", "task", "target", "architecture", "settings")
-    parts = [cell.source if cell.source in (FLOOR, "none", "untrained") else "run", cell.fingerprint]
+    parts = [cell.source if cell.source in (FLOOR, *BARE) else "run", cell.fingerprint]
     parts += [cell.options[n] for n in names]
     text = json.dumps([*parts, more] if more else parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -14,7 +14,7 @@ import numpy as np
 
 from medssl.configurable import spec
 from medssl.errors import CheckpointError, ConfigError, SplitError
-from medssl.evaluation.cells import NO_BUDGET, Cell, outcome_of
+from medssl.evaluation.cells import BARE, NO_BUDGET, Cell, outcome_of
 from medssl.evaluation.floor import describe_floor
 from medssl.evaluation.results import TaskInfo
 from medssl.evaluation.summary import Layout
@@ -157,7 +157,8 @@ def make_plan(
         for a in arms
     )
     info = _task_info(found)
-    layout = Layout(info, tuple(a.name for a in arms), arms[0].name, sizes, repeats, FLOOR if simple else None)
+    baselines = _baselines(arms, wanted)
+    layout = Layout(info, tuple(a.name for a in arms), baselines, sizes, repeats, FLOOR if simple else None)
     facts = {
         "task": task, "target": target, "protocol": protocol, "baseline": arms[0].name, "floor": simple,
         "level": level, "aggregation": aggregation,
@@ -165,7 +166,7 @@ def make_plan(
         "classes": list(info.classes), "class_names": dict(info.names or {}), "multilabel": info.multilabel,
         "budgets": [{"asked": b, "n_patients": n, "draws": _draw_facts(drawn[b], found)} for b, n in sizes.items()],
         "encoders": {a.name: {"source": a.source, **(a.about or {})} for a in arms},
-        "architecture": wanted, "settings": options["settings"], "notes": _notes(arms, wanted),
+        "architecture": wanted, "settings": options["settings"], "notes": _notes(arms, wanted, baselines),
     }  # fmt: skip
     return Plan(cells, arms, layout, facts, tested, out)
 
@@ -181,8 +182,10 @@ def budget_patients(target: Target, asked: str, split: Split, budget: str, draw:
 def _relevant(options: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
     """Only what the arm's result depends on, so that an arm can be added later without touching finished cells."""
     own = dict(options)
-    if arm.source not in ("none", "untrained"):
+    if arm.source not in BARE:
         own["architecture"] = None
+    elif arm.about:
+        own["architecture"] = arm.about["encoder"]
     if arm.source == FLOOR:  # it answers the same units as the encoders, and is otherwise without settings
         asked = options["settings"]
         units = {"window": ("level", "size", "window_s", "test_windows"), "patient": ("level",)}.get(asked["level"], ())
@@ -214,12 +217,13 @@ def _arms(encoders: Mapping[str, str], protocol: Protocol) -> tuple[Arm, ...]:
     for name, source in encoders.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == FLOOR:
             raise ConfigError(f"'{name}' cannot be the name of an encoder; use letters, digits, '.', '_', '-'")
-        if source == "untrained" and protocol == "finetune":
+        kind, _, run = source.partition(":")
+        if kind == "untrained" and protocol == "finetune":
             raise ConfigError(
-                f"'{name}=untrained' is for the linear and knn protocols; fine-tuning takes '{name}=none'"
+                f"'{name}={source}' is for the linear and knn protocols; fine-tuning takes '{name}=none{source[9:]}'"
             )
-        arms.append(Arm(name, source) if source in ("none", "untrained") else _pretrained(name, source))
-    if not any(a.source in ("none", "untrained") for a in arms):  # a study without its baseline would claim nothing
+        arms.append(_bare(name, kind, run) if kind in BARE else _pretrained(name, source))
+    if not any(a.source in BARE for a in arms):  # a study without its baseline would claim nothing
         name, source = ("scratch", "none") if protocol == "finetune" else ("untrained", "untrained")
         if name in encoders:
             raise ConfigError(f"the name '{name}' is kept for the baseline; call that encoder otherwise")
@@ -229,21 +233,33 @@ def _arms(encoders: Mapping[str, str], protocol: Protocol) -> tuple[Arm, ...]:
 
 def _baseline_first(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     """The first arm without pre-training leads: it is the baseline, in tables and in colours."""
-    return tuple(sorted(arms, key=lambda a: a.source not in ("none", "untrained")))
+    return tuple(sorted(arms, key=lambda a: a.source not in BARE))
+
+
+def _baselines(arms: Sequence[Arm], wanted: Any) -> dict[str, str]:
+    """Arm → the arm it is compared with: the first of its architecture without pre-training, else the first at all."""
+    bare = [(a.name, a.about["encoder"] if a.about else wanted) for a in arms if a.source in BARE]
+    found = {}
+    for arm in arms:
+        if arm.source == FLOOR:
+            continue
+        own = arm.about["encoder"] if arm.about else wanted
+        alike = (name for name, architecture in bare if _same(own, architecture))
+        found[arm.name] = next(alike, bare[0][0])
+    return {name: baseline for name, baseline in found.items() if name != baseline}
+
+
+def _bare(name: str, kind: str, run: str) -> Arm:
+    """An arm without pre-training, of the default architecture or that of a run."""
+    return Arm(name, kind, about={"encoder": _exported(name, run)["encoder"]}) if run else Arm(name, kind)
 
 
 def _pretrained(name: str, source: str) -> Arm:
-    from medssl.encoders.base import encoder_folder, load_encoder
+    from medssl.encoders.base import encoder_folder
     from medssl.training.export import labels_note
 
-    folder = encoder_folder(source)
-    if not (folder / "encoder.json").is_file():
-        raise CheckpointError(
-            f"'{name}={source}': there is no exported encoder; give a run of `medssl pretrain`, or 'none'"
-        )
-    load_encoder(folder)  # says what is wrong with a damaged one
-    about = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-    digest = hashlib.sha256((folder / "encoder.safetensors").read_bytes()).hexdigest()
+    about = _exported(name, source)
+    digest = hashlib.sha256((encoder_folder(source) / "encoder.safetensors").read_bytes()).hexdigest()
     provenance = about.get("provenance", {})
     known = {k: v for k, v in provenance.items() if k not in ("patients", "labelled")}
     facts = {"encoder": about["encoder"], "provenance": known, "sha256": digest}
@@ -251,22 +267,46 @@ def _pretrained(name: str, source: str) -> Arm:
     return Arm(name, source, digest, facts | ({"labels": note} if note else {}))
 
 
+def _exported(name: str, source: str) -> dict[str, Any]:
+    """What ``encoder.json`` of a run says.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be loaded.
+    """
+    from medssl.encoders.base import encoder_folder, load_encoder
+
+    folder = encoder_folder(source)
+    if not (folder / "encoder.json").is_file():
+        raise CheckpointError(
+            f"'{name}={source}': there is no exported encoder; give a run of `medssl pretrain`, or 'none'"
+        )
+    load_encoder(folder)  # says what is wrong with a damaged one
+    about: dict[str, Any] = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    return about
+
+
 def _shared_architecture(arms: Sequence[Arm]) -> Any:
     """Specification of the first pre-trained encoder: what scratch is built as, so that arms differ in weights only."""
-    return next((a.about["encoder"] for a in arms if a.about and "encoder" in a.about), None)
+    trained = (a.about["encoder"] for a in arms if a.about and a.source not in BARE)
+    return next(trained, None)
 
 
-def _notes(arms: Sequence[Arm], wanted: Any) -> list[str]:
-    """Arms that differ from the baseline in more than their weights, or have learnt from labels already."""
-    others = [a.name for a in arms if a.about and "encoder" in a.about and not _same(a.about["encoder"], wanted)]
-    notes = (
-        [f"{', '.join(others)} differ from the baseline in architecture, not only in pre-training"] if others else []
-    )
+def _notes(arms: Sequence[Arm], wanted: Any, baselines: Mapping[str, str]) -> list[str]:
+    """Arms that differ from their baseline in more than their weights, or have learnt from labels already."""
+    of = {a.name: a.about["encoder"] if a.about and "encoder" in a.about else wanted for a in arms}
+    others = [name for name, baseline in baselines.items() if not _same(of[name], of[baseline])]
+    notes = [
+        f"{name} differs from {baselines[name]} in architecture, not only in pre-training: add a baseline of its own, "
+        f"as in 'scratch2=none:RUN'"
+        for name in others
+    ]
     return notes + [f"{a.name} {a.about['labels']}" for a in arms if a.about and "labels" in a.about]
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two specifications name one network, whatever their number of input channels."""
+def _same(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Whether two specifications name one network, whatever their number of input channels; None is the default."""
+    if one is None or other is None:
+        return one is other
     from medssl.configurable import build, discover, spec
     from medssl.encoders.base import Encoder, with_channels
 

@@ -18,7 +18,7 @@ import numpy as np
 from medssl.encoders.base import Encoder
 from medssl.errors import ConfigError, TrainingError
 from medssl.evaluation.agreement import rank_agreement
-from medssl.evaluation.cells import Cell, Outcome, RunCell, run_cells
+from medssl.evaluation.cells import BARE, Cell, Outcome, RunCell, run_cells
 from medssl.evaluation.examples import write_examples
 from medssl.evaluation.planning import FLOOR, Plan, Protocol, make_plan
 from medssl.evaluation.representation_study import arm_measures, measure_table, run_representation
@@ -65,7 +65,8 @@ def evaluate(
         cohort: a prepared cohort with a split.
         task: segmentation of a mask, classification of a label or of events, regression of a label.
         target: name of the mask, label or kind of event; ``NAME:A,B`` restricts classification to these classes.
-        encoders: name=RUN pairs; ``scratch=none`` is training from scratch with the architecture of the others.
+        encoders: name=RUN pairs; ``scratch=none`` is training from scratch with the architecture of the others, and
+            ``scratch2=none:RUN`` with that of RUN: every encoder is compared with the baseline of its own architecture.
         out: folder of the study.
         budgets: labelled patients: numbers, fractions such as 0.1, or ``all``; smaller ones are part of larger ones.
         repeats: label draws, each with its own training seed; 5 or more give intervals over draws and patients.
@@ -73,7 +74,7 @@ def evaluate(
             measure the encoders without labels (representation), for which there are no budgets and repeats.
         split: name of the split in COHORT/splits.
         settings: how every model is trained.
-        architecture: of ``none`` arms; by default that of the first pre-trained encoder.
+        architecture: of ``none`` arms that name no RUN; by default that of the first pre-trained encoder.
         jobs: models trained at the same time on this machine.
         scheduler: address of a Dask scheduler (or ``local``) that runs the cells instead.
 
@@ -153,7 +154,7 @@ def run_study(
 
 def _beside(summary: Mapping[str, Any], measures: Mapping[str, Mapping[str, Any]], plan: Plan) -> dict[str, Any]:
     """The label-free measures, and whether RankMe ranks the pre-trained arms as their results do."""
-    pretrained = {a.name: a.about or {} for a in plan.arms if a.source not in ("none", "untrained", FLOOR)}
+    pretrained = {a.name: a.about or {} for a in plan.arms if a.source not in (*BARE, FLOOR)}
     ranks = rank_agreement(
         measures, summary["results"], metric=summary["metric"], budgets=list(plan.layout.budgets), about=pretrained
     )

@@ -38,7 +38,7 @@ class Layout:
     Attributes:
         info: what is predicted.
         arms: names in order; the simple baseline (``"floor"``) last where there is one.
-        baseline: name of the arm the others are compared with.
+        baselines: arm → the arm it is compared with; those that are compared with none are left out.
         budgets: as asked → number of training patients (mean over repeats), in growing order.
         repeats: label draws.
         floor: name of the simple baseline's arm; None if there is none.
@@ -46,7 +46,7 @@ class Layout:
 
     info: TaskInfo
     arms: tuple[str, ...]
-    baseline: str
+    baselines: Mapping[str, str]
     budgets: Mapping[str, float]
     repeats: int
     floor: str | None = None
@@ -58,8 +58,8 @@ class Layout:
 
     @property
     def contenders(self) -> tuple[str, ...]:
-        """Arms that are compared with the baseline."""
-        return tuple(a for a in self.arms if a not in (self.baseline, self.floor))
+        """Arms that are compared with a baseline."""
+        return tuple(a for a in self.arms if a in self.baselines)
 
 
 def summarise(table: pd.DataFrame, predictions: Predictions, layout: Layout) -> dict[str, Any]:
@@ -232,12 +232,13 @@ def _comparisons(book: _Book, metrics: Sequence[str]) -> list[dict[str, Any]]:
         sign = 1.0 if info_of(metric).higher_is_better else -1.0
         for arm in layout.contenders:
             for budget, n_training in layout.budgets.items():
-                first, second = (book.estimand(a, budget, metric) for a in (arm, layout.baseline))
+                first, second = (book.estimand(a, budget, metric) for a in (arm, layout.baselines[arm]))
                 if first is None or second is None:
                     continue
                 found = compare(first, second)
                 out.append({
-                    "encoder": arm, "baseline": layout.baseline, "budget": budget, "n_training_patients": n_training,
-                    "metric": metric, **asdict(found), "better": bool(sign * found.difference > 0),
+                    "encoder": arm, "baseline": layout.baselines[arm], "budget": budget,
+                    "n_training_patients": n_training, "metric": metric, **asdict(found),
+                    "better": bool(sign * found.difference > 0),
                 })  # fmt: skip
     return out

@@ -200,7 +200,7 @@ def _numbers(study: _Study) -> Html:
     s, metric = study.summary, study.metric
     info, split = info_of(metric), s["split"]
     head = ["arm", "labelled patients", f"{info.title} [95 % CI]", "SD over repeats",
-            f"difference to {s['baseline']} [95 % CI]", "p (Holm)", "effect size d", "test patients"]  # fmt: skip
+            f"difference to {_baseline(s)} [95 % CI]", "p (Holm)", "effect size d", "test patients"]  # fmt: skip
     rows = [
         _row(study, arm, b) for b in study.budgets for arm in study.arms if study.result(arm, b["asked"], metric)
     ]  # fmt: skip
@@ -240,13 +240,21 @@ def _secondary(summary: Entry) -> Html:
     ]  # fmt: skip
     if not rows:
         return Html("")
-    head = ["arm", "labelled patients", "metric", f"difference to {summary['baseline']} [95 % CI]", "p (BH)"]
+    head = ["arm", "labelled patients", "metric", f"difference to {_baseline(summary)} [95 % CI]", "p (BH)"]
     caption = "For exploration only: adjusted by Benjamini and Hochberg, no claim rests on them."
     return details("Exploratory comparisons of other metrics", table(head, rows, caption=caption))
 
 
 def _tests(summary: Entry) -> str:
     return " and ".join(dict.fromkeys(c["test"] for c in summary["comparisons"])) or "none"
+
+
+def _baseline(summary: Entry) -> str:
+    """What differences are to, for the head of a column."""
+    pairs = {c["encoder"]: c["baseline"] for c in summary["comparisons"]}
+    if len(set(pairs.values())) < 2:
+        return next(iter(pairs.values()), str(summary["baseline"]))
+    return f"the baseline of its architecture ({', '.join(f'{arm}: {base}' for arm, base in pairs.items())})"
 
 
 def _difference(c: Entry | None, metric: str) -> Html | str:
@@ -265,12 +273,11 @@ def _difference(c: Entry | None, metric: str) -> Html | str:
 
 def _patients(study: _Study) -> Html:
     """One chart a contender and budget: every test patient with the baseline and with the encoder."""
-    base = study.summary["baseline"]
-    contenders = list(dict.fromkeys(c["encoder"] for c in study.summary["comparisons"]))
+    pairs = {c["encoder"]: c["baseline"] for c in study.summary["comparisons"]}
     info = info_of(study.metric)
     blocks = []
     for b in study.budgets:
-        charts = [_paired(study, base, arm, b) for arm in contenders]
+        charts = [_paired(study, base, arm, b) for arm, base in pairs.items()]
         if charts:
             count = tag("h3", f"{b['n_patients']:g} labelled patients")
             blocks.append(

@@ -15,6 +15,7 @@ from medssl.encoders.base import InputSpec, save_encoder
 from medssl.encoders.resnet1d import ResNet1d
 from medssl.errors import CheckpointError, ConfigError, SplitError
 from medssl.evaluation.study import evaluate
+from medssl.report import report
 from medssl.splits import split as make_split
 from medssl.synth.ecg import write_ecg
 from medssl.training.settings import FinetuneSettings
@@ -81,6 +82,38 @@ def test_fine_tuning_compares_with_the_same_network_from_scratch(ecg: Path, run:
     assert (tmp_path / "examples.npz").is_file()
 
 
+@pytest.fixture(scope="module")
+def wider(ecg: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported encoder of another architecture."""
+    folder = tmp_path_factory.mktemp("wider")
+    inputs = InputSpec(kind="signal", channels=("MLII", "V"), size=(256,), rate_hz=250.0)
+    network = ResNet1d(in_channels=2, **{**ENCODER, "widths": (4, 12)})
+    save_encoder(network, folder / "encoder", inputs, {"cohorts": [], "patients": {}})
+    return folder
+
+
+def test_each_encoder_is_compared_with_the_baseline_of_its_own_architecture(
+    ecg: Path, run: Path, wider: Path, tmp_path: Path
+) -> None:
+    encoders = {"mine": str(run), "wide": str(wider), "untrained": "untrained", "untrained-wide": f"untrained:{wider}"}
+    summary = study(ecg, tmp_path, encoders=encoders, protocol="linear", budgets=["2"], repeats=1)
+    pairs = {c["encoder"]: c["baseline"] for c in summary["comparisons"]}
+    assert pairs == {"mine": "untrained", "wide": "untrained-wide"} and summary["notes"] == []
+    features = {f.stem: np.load(f)["features"] for f in (tmp_path / "features").glob("*.npz")}
+    assert features["untrained-wide"].shape == features["wide"].shape != features["untrained"].shape
+    assert "the baseline of its architecture" in report(tmp_path).read_text()
+
+
+def test_an_encoder_without_a_baseline_of_its_own_is_pointed_out(
+    ecg: Path, run: Path, wider: Path, tmp_path: Path
+) -> None:
+    encoders = {"mine": str(run), "wide": str(wider)}
+    summary = study(ecg, tmp_path, encoders=encoders, protocol="linear", budgets=["2"], repeats=1)
+    assert {c["encoder"]: c["baseline"] for c in summary["comparisons"]} == dict.fromkeys(encoders, "untrained")
+    (note,) = summary["notes"]
+    assert note.startswith("wide differs from untrained in architecture")
+
+
 def test_the_label_draws_are_nested_and_the_same_for_all_arms(ecg: Path, tmp_path: Path) -> None:
     summary = study(ecg, tmp_path, protocol="knn", budgets=["all", "2", "4"])
     assert [b["asked"] for b in summary["budgets"]] == ["2", "4", "all"]
@@ -98,6 +131,8 @@ def test_the_label_draws_are_nested_and_the_same_for_all_arms(ecg: Path, tmp_pat
         ({"encoders": {"../a": "none"}}, ConfigError, "cannot be the name"),
         ({"encoders": {"floor": "none"}}, ConfigError, "cannot be the name"),
         ({"encoders": {"a": "untrained"}}, ConfigError, "a=none"),
+        ({"encoders": {"a": "untrained:run"}}, ConfigError, "a=none:run"),
+        ({"encoders": {"a": "none:/nowhere"}}, CheckpointError, "/nowhere"),
         ({"budgets": ["999"]}, SplitError, "999"),
         ({"split": "other"}, SplitError, "other"),
         ({"repeats": 0}, ConfigError, "at least one"),

@@ -33,7 +33,8 @@ def make_plan(
     """Two budgets of 2 and 10 patients."""
     budgets = {"2": 2.0, "all": 10.0}
     floor = "a random forest" if "floor" in arms else None
-    layout = Layout(info, arms, "scratch", budgets, repeats, "floor" if floor else None)
+    baselines = dict.fromkeys((a for a in arms if a not in ("scratch", "floor")), "scratch")
+    layout = Layout(info, arms, baselines, budgets, repeats, "floor" if floor else None)
     given = {"task": info.task, **(options or {})}
     cells = [
         Cell(a, "none" if a == "scratch" else a, b, r, out / "cells" / a / b / str(r), given)
