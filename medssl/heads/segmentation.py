@@ -41,6 +41,9 @@ class SegmentationHead(Head):
         deep_supervision: also train the coarser decoder levels, with half the weight a level.
         batch_dice: Dice over all voxels of the batch together rather than the mean over its crops. Robust for crops
             in which a class is absent.
+        voxel_balance: in the cross-entropy of the first step, see ``medssl.heads.losses``; it fades to 0 over the
+            training, since balanced voxels make masks too large in the end. With 0 throughout, as in nnU-Net, small
+            structures are found many steps later. Outside a trainer it is 0.
         crop: size of the crops it is trained on and predicts with; stored with the model.
         overlap: of neighbouring windows in prediction, 0 to below 1.
         mirror: average predictions over all mirrorings (2^dims forward passes).
@@ -59,6 +62,7 @@ class SegmentationHead(Head):
         decoder_channels: tuple[int, ...] | None = None,
         deep_supervision: bool = False,
         batch_dice: bool = True,
+        voxel_balance: float = 0.5,
         crop: tuple[int, ...] | None = None,
         overlap: float = 0.5,
         mirror: bool = False,
@@ -85,7 +89,7 @@ class SegmentationHead(Head):
         if augmentation is not None and not hasattr(augmentation, "augment_pair"):
             raise ConfigError(f"{type(augmentation).__name__} cannot augment an image with its mask; use volume views")
         self.classes = tuple(classes)
-        self.deep_supervision, self.batch_dice = deep_supervision, batch_dice
+        self.deep_supervision, self.batch_dice, self.voxel_balance = deep_supervision, batch_dice, voxel_balance
         self.crop, self.overlap, self.mirror = crop, overlap, mirror
         self.decoder = Decoder(encoder, len(classes), channels=decoder_channels, deep_supervision=deep_supervision)
 
@@ -102,17 +106,24 @@ class SegmentationHead(Head):
             target: (B, 1, *size) class indices.
         """
         levels: list[Tensor] = self.decoder(x, self.encode(x).maps)
-        weights = [0.5**i for i in range(len(levels))]
+        weights, balance = [0.5**i for i in range(len(levels))], self._balance()
         total = x.new_zeros((), dtype=torch.float32)
         parts: dict[str, Tensor] = {}
         with torch.autocast(x.device.type, enabled=False):
             for logits, weight in zip(levels, weights, strict=True):
                 labels = _at_size(target, logits.shape[2:])
-                dice, cross_entropy = dice_and_cross_entropy(logits.float(), labels, batch_dice=self.batch_dice)
+                dice, cross_entropy = dice_and_cross_entropy(
+                    logits.float(), labels, batch_dice=self.batch_dice, voxel_balance=balance
+                )
                 total = total + (dice + cross_entropy) * (weight / sum(weights))
                 if not parts:  # the full-resolution level
                     parts = {"dice_loss": dice.detach(), "cross_entropy": cross_entropy.detach()}
         return total, parts
+
+    def _balance(self) -> float:
+        if self._trainer is None or self.trainer.max_steps < 1:
+            return 0.0
+        return self.voxel_balance * max(0.0, 1.0 - self.trainer.global_step / self.trainer.max_steps)
 
     def augment(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The same spatial change for image and mask."""

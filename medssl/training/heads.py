@@ -127,7 +127,8 @@ def make_head(
     augmentation = augmentation_for(target, size) if settings.augment else None
     if target.task == "segmentation":
         return SegmentationHead(
-            encoder, target.classes, crop=size, overlap=settings.overlap, optim=optim, encoder_lr=encoder_lr,
+            encoder, target.classes, crop=size, overlap=settings.overlap, voxel_balance=settings.voxel_balance,
+            optim=optim, encoder_lr=encoder_lr,
             layer_decay=decay, frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
         )  # fmt: skip
     if target.task == "classification":

@@ -149,6 +149,9 @@ class FinetuneSettings:
         pretrained_decoder: segmentation starts from the decoder of the pre-training run too, where it has one.
         augment: random changes of the training samples.
         foreground: share of crops of volumes centred on a labelled voxel (segmentation), or on a voxel of the body.
+        voxel_balance: of segmentation: at the first step a voxel of class c counts (voxels of c)^-this in the
+            cross-entropy, and at the last one all count the same. With 0, as in nnU-Net, small structures are found
+            late.
         class_balance: draw classes equally often; if not, weight the loss by the inverse class frequency.
         validate_every: steps between two looks at the validation patients of the budget; 0 takes a tenth of all steps.
         patience: stop after so many looks without improvement (never before 30 % of the steps); 0 never stops early.
@@ -193,6 +196,7 @@ class FinetuneSettings:
     pretrained_decoder: bool = True
     augment: bool = True
     foreground: float = 0.66
+    voxel_balance: float = 0.5
     class_balance: bool = True
     validate_every: int = 0
     patience: int = 0
@@ -219,7 +223,7 @@ class FinetuneSettings:
             self, "workers", "clip", "validate_every", "patience", "frozen_steps", "cache_gb", "decoder_phase",
             "sequence",
         )  # fmt: skip
-        for name in ("foreground", "dropout", "overlap"):
+        for name in ("foreground", "voxel_balance", "dropout", "overlap"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
         if self.size is not None and self.size_mm is not None:

@@ -10,17 +10,21 @@ import torch
 from medssl.heads.losses import dice_and_cross_entropy
 
 
-def by_loops(logits: torch.Tensor, labels: torch.Tensor, batch_dice: bool) -> tuple[float, float]:
+def by_loops(
+    logits: torch.Tensor, labels: torch.Tensor, batch_dice: bool, voxel_balance: float = 0.0
+) -> tuple[float, float]:
     """The same in float64 with one step for every voxel."""
     b, k = logits.shape[:2]
     flat, truth = logits.double().reshape(b, k, -1), labels.reshape(b, -1)
     groups = [list(range(b))] if batch_dice else [[i] for i in range(b)]
+    weights = [float((truth == c).sum() or 1) ** -voxel_balance for c in range(k)]
+    total = sum(weights[c] for c in truth.flatten().tolist())
     cross_entropy = 0.0
     overlap, size = torch.zeros(b, k), torch.zeros(b, k)
     for i in range(b):
         for v in range(flat.shape[2]):
             p = flat[i, :, v].softmax(0)
-            cross_entropy -= math.log(p[truth[i, v]]) / truth.numel()
+            cross_entropy -= math.log(p[truth[i, v]]) * weights[truth[i, v]] / total
             for c in range(k):
                 overlap[i, c] += p[c] * (truth[i, v] == c)
                 size[i, c] += p[c] + (truth[i, v] == c)
@@ -29,13 +33,29 @@ def by_loops(logits: torch.Tensor, labels: torch.Tensor, batch_dice: bool) -> tu
 
 
 @pytest.mark.parametrize("batch_dice", [True, False])
+@pytest.mark.parametrize("voxel_balance", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 2)])
-def test_equals_the_loops(batch_dice: bool, shape: tuple[int, ...]) -> None:
+def test_equals_the_loops(batch_dice: bool, voxel_balance: float, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 3, *shape), torch.randint(0, 3, (2, *shape))
-    dice, cross_entropy = dice_and_cross_entropy(logits, labels, batch_dice=batch_dice)
-    expected = by_loops(logits, labels, batch_dice)
+    dice, cross_entropy = dice_and_cross_entropy(logits, labels, batch_dice=batch_dice, voxel_balance=voxel_balance)
+    expected = by_loops(logits, labels, batch_dice, voxel_balance)
     assert (dice.item(), cross_entropy.item()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_class_that_nobody_sees_yet_is_pulled_up_harder() -> None:
+    """Ten voxels of a thousand: its logit is asked to rise more by balanced voxels, above all when it is near 0."""
+    labels = torch.zeros(1, 1000, dtype=torch.long)
+    labels[0, :10] = 2
+    pulls = []
+    for voxel_balance in (0.0, 0.5, 1.0):
+        logits = torch.tensor([5.0, 0.0, -5.0]).view(1, 3, 1).repeat(1, 1, 1000).requires_grad_()
+        _, cross_entropy = dice_and_cross_entropy(logits, labels, voxel_balance=voxel_balance)
+        cross_entropy.backward()  # type: ignore[no-untyped-call]
+        assert logits.grad is not None
+        pulls.append(-float(logits.grad[0, 2, :10].sum()))
+    assert pulls[0] == pytest.approx(10 / 1000, rel=1e-2) and pulls[2] == pytest.approx(1 / 2, rel=1e-2)
+    assert pulls[0] < pulls[1] < pulls[2]
 
 
 def test_a_perfect_prediction_costs_nothing_even_where_a_class_is_absent() -> None:
