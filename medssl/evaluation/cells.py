@@ -1,6 +1,6 @@
 """Cells of a study: one model each, in a folder of its own, run once and never silently dropped.
 
-    STUDY/cells/ENCODER/BUDGET/REPEAT/cell.json    key, status ("finished" or "failed"), seconds, error
+    STUDY/cells/ENCODER/BUDGET/REPEAT[/FOLD]/cell.json    key, status ("finished" or "failed"), seconds, error
     …/per_case.parquet | predictions.parquet       what the model said about every test case
     …/summary.json, model/, …                      as every fine-tuning run leaves them
 
@@ -29,9 +29,10 @@ from medssl.cohort.pool import dask_client
 from medssl.errors import ConfigError, MedSSLError
 from medssl.progress import track
 
-__all__ = ["BARE", "NO_BUDGET", "Cell", "Outcome", "RunCell", "execute", "outcome_of", "run_cells"]
+__all__ = ["BARE", "FOLD", "NO_BUDGET", "Cell", "Outcome", "RunCell", "execute", "outcome_of", "run_cells"]
 
 CELL = "cell.json"
+FOLD = "fold"  # begins the name of a cell's folder where there are several test sets
 NO_BUDGET = "none"  # of cells that use no labels to train with
 BARE = ("none", "untrained")  # sources of arms without pre-training: trained from scratch, frozen as initialised
 
@@ -46,6 +47,7 @@ class Cell:
         budget: as asked: a number of patients, a fraction, or ``"all"``; ``"none"`` where nothing is trained.
         repeat: number of the label draw; the training seed too.
         folder: where it goes.
+        fold: which part of the split it is tested on; 0 where there is one test set.
         options: everything else the run needs (cohort, task, target, split, protocol, settings, architecture).
         fingerprint: hash of the encoder's weights; empty when there are none.
     """
@@ -57,15 +59,25 @@ class Cell:
     folder: Path
     options: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    fold: int = 0
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the study tests several parts of its split in turn."""
+        return self.folder.name.startswith(FOLD)
+
+    @property
+    def study(self) -> Path:
+        """Folder of the study."""
+        return self.folder.parents[4 if self.in_parts else 3]
 
     @property
     def name(self) -> str:
         """As people read it."""
-        return (
-            self.encoder
-            if self.budget == NO_BUDGET
-            else f"{self.encoder}, {self.budget} patients, repeat {self.repeat}"
-        )
+        if self.budget == NO_BUDGET:
+            return self.encoder
+        part = f", fold {self.fold}" if self.in_parts else ""
+        return f"{self.encoder}, {self.budget} patients, repeat {self.repeat}{part}"
 
     @property
     def key(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.evaluation.cells import BARE, Cell
+from medssl.evaluation.cells import BARE, FOLD, Cell
 from medssl.evaluation.floor import floor_features
 from medssl.evaluation.planning import FLOOR
 from medssl.evaluation.probes import features
@@ -71,6 +71,7 @@ def frozen_encoder(cell: Cell, target: Target) -> Frozen:
 
     from medssl.configurable import build, discover
     from medssl.encoders.base import Encoder, load_encoder, with_channels
+    from medssl.splits import Split
     from medssl.training import finetune
     from medssl.training.contract import match_input
     from medssl.training.fitting import is_cpu
@@ -91,7 +92,7 @@ def frozen_encoder(cell: Cell, target: Target) -> Frozen:
             encoder = default_encoder(info, len(info.channels), target)
         inputs = None
     else:
-        split = finetune.load_split(target.cohort.path, options["split"])
+        split = Split.load(target.cohort.path, options["split"])
         finetune.check_leak(Path(cell.source), target.cohort, split)
         encoder, inputs = load_encoder(cell.source)
     matched = match_input(inputs, info, allow_mismatch=settings.allow_mismatch, any_channels=encoder.any_channels)
@@ -133,9 +134,10 @@ def item_features(cell: Cell) -> NDArray[np.float32]:
 def keep_features(
     cell: Cell, part: str, key: str, compute: Callable[[], NDArray[np.float32]]
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Features from ``STUDY/features/ARM[.PART].npz`` if they were made of the same encoder and data, else computed."""
-    name = f"{cell.encoder}.{part}.npz" if part else f"{cell.encoder}.npz"
-    file = cell.folder.parents[3] / "features" / name
+    """From ``STUDY/features/ARM[-FOLD][.PART].npz`` if they were made of the same encoder and data, else computed."""
+    # each part of a split has encoders of its own, which did not see its patients
+    own = f"-{FOLD}{cell.fold}" if cell.in_parts and cell.source not in (FLOOR, *BARE) else ""
+    file = cell.study / "features" / f"{cell.encoder}{own}{f'.{part}' if part else ''}.npz"
     if file.is_file():
         with np.load(file, allow_pickle=False) as stored:
             if str(stored["key"]) == key:

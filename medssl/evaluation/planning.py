@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +11,25 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medssl.configurable import spec
-from medssl.errors import CheckpointError, ConfigError, SplitError
-from medssl.evaluation.cells import BARE, NO_BUDGET, Cell, outcome_of
+from medssl.errors import ConfigError, SplitError
+from medssl.evaluation.arms import (
+    FLOOR,
+    Arm,
+    Protocol,
+    baseline_first,
+    baselines_of,
+    make_arms,
+    notes_on,
+    shared_architecture,
+)
+from medssl.evaluation.cells import BARE, FOLD, NO_BUDGET, Cell, outcome_of
 from medssl.evaluation.floor import describe_floor
 from medssl.evaluation.results import TaskInfo
 from medssl.evaluation.summary import Layout
+from medssl.splits.parts import Testing, parts
 
 if TYPE_CHECKING:
+    from medssl.cohort import Cohort
     from medssl.encoders.base import Encoder
     from medssl.splits import Budget, Split
     from medssl.training.settings import FinetuneSettings
@@ -27,33 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FLOOR", "Arm", "Plan", "Protocol", "budget_patients", "make_plan"]
 
-Protocol = Literal["finetune", "linear", "knn", "representation"]
-FLOOR = "floor"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One contender.
-
-    Attributes:
-        name: as the user called it.
-        source: run directory, ``"none"``, ``"untrained"`` or ``"floor"``.
-        fingerprint: hash of the encoder's weights.
-        about: for the report: class, provenance.
-    """
-
-    name: str
-    source: str
-    fingerprint: str = ""
-    about: Mapping[str, Any] | None = None
-
 
 @dataclass(frozen=True)
 class Plan:
     """A study that can be run.
 
     Attributes:
-        cells: all of them.
+        cells: all of them, the smallest budget first, and within it one repeat after the other.
         arms: in order, the simple baseline last.
         layout: for the summary.
         facts: cohort, split, settings and so on, for the summary.
@@ -111,14 +101,18 @@ def make_plan(
     out: Path,
     settings: FinetuneSettings,
     architecture: Encoder | None,
+    testing: Testing = "holdout",
 ) -> Plan:
     """Check everything that can be checked before the first step, and lay out the cells.
+
+    Args:
+        testing: see ``medssl.splits.parts``; the other arguments are those of ``evaluate``.
 
     Raises:
         MedSSLError: unknown target, split or encoder; a budget the split cannot meet; a task the protocol cannot do.
     """
     from medssl.cohort import Cohort
-    from medssl.training.finetune import load_split
+    from medssl.splits import Split
     from medssl.training.targets import resolve_target
 
     if protocol in ("linear", "knn") and task == "segmentation":
@@ -131,44 +125,86 @@ def make_plan(
         raise ConfigError("a study needs at least one budget and one repeat")
     opened = Cohort(cohort)
     found = resolve_target(opened, task, target)
-    the_split = load_split(opened.path, split)
-    tested = tuple(sorted(set(found.patients[found.items_of(the_split.test)])))
-    needed, who = (the_split.development, "development") if protocol == "representation" else (tested, "test")
-    if not len(found.items_of(needed)):
-        raise SplitError(f"no {who} patient of split '{split}' has the target '{target}'; make another split")
+    the_splits = [Split.load(opened.path, name) for name in parts(opened.path, split, testing)]
+    tested = _tested(found, the_splits, protocol)
     level, aggregation = _decided(found, settings, protocol)
-    arms = _baseline_first(_arms(encoders, protocol))
-    wanted = spec(architecture) if architecture is not None else _shared_architecture(arms)
-    drawn = {b: [budget_patients(found, target, the_split, b, draw) for draw in range(repeats)] for b in budgets}
+    of_part = [baseline_first(make_arms(_encoders_of(encoders, s, split), protocol)) for s in the_splits]
+    _check_leaks(of_part, the_splits, opened)
+    arms = of_part[0]
+    wanted = spec(architecture) if architecture is not None else shared_architecture(arms)
+    drawn = {b: [budget_patients(found, target, s, b, r) for r in range(repeats) for s in the_splits] for b in budgets}
     sizes = {b: float(np.mean([d.n_patients for d in draws])) for b, draws in drawn.items()}
     sizes = dict(sorted(sizes.items(), key=lambda item: item[1]))
     simple = None if protocol == "representation" else describe_floor(found, level)
     if simple:
-        arms = (*arms, Arm(FLOOR, FLOOR, about={"what": simple}))
+        floor = Arm(FLOOR, FLOOR, about={"what": simple})
+        arms, of_part = (*arms, floor), [(*own, floor) for own in of_part]
     options = {
         "cohort": str(cohort), "cohort_fingerprint": opened.info.fingerprint, "task": task, "target": target,
-        "split": split, "split_hash": the_split.sha256, "protocol": protocol, "architecture": wanted,
+        "protocol": protocol, "architecture": wanted,
         "settings": spec(replace(settings, progress=False)),
     }  # fmt: skip
     cells = tuple(
-        Cell(a.name, a.source, b, r, out / "cells" / a.name / b / str(r), _relevant(options, a), a.fingerprint)
+        _cell(out, options, arm, b, r, s, None if testing == "holdout" else i)
         for b in sizes or (NO_BUDGET,)
         for r in range(repeats)
-        for a in arms
+        for i, s in enumerate(the_splits)
+        for arm in of_part[i]
     )
     info = _task_info(found)
-    baselines = _baselines(arms, wanted)
+    baselines = baselines_of(arms, wanted)
     layout = Layout(info, tuple(a.name for a in arms), baselines, sizes, repeats, FLOOR if simple else None)
     facts = {
         "task": task, "target": target, "protocol": protocol, "baseline": arms[0].name, "floor": simple,
         "level": level, "aggregation": aggregation,
-        "cohort": _cohort_facts(opened, cohort), "split": _split_facts(the_split, tested), "repeats": repeats,
+        "cohort": _cohort_facts(opened, cohort), "repeats": repeats,
+        "split": _split_facts(Split.load(opened.path, split), tested, the_splits),
         "classes": list(info.classes), "class_names": dict(info.names or {}), "multilabel": info.multilabel,
         "budgets": [{"asked": b, "n_patients": n, "draws": _draw_facts(drawn[b], found)} for b, n in sizes.items()],
         "encoders": {a.name: {"source": a.source, **(a.about or {})} for a in arms},
-        "architecture": wanted, "settings": options["settings"], "notes": _notes(arms, wanted, baselines),
+        "architecture": wanted, "settings": options["settings"], "notes": notes_on(arms, wanted, baselines),
     }  # fmt: skip
     return Plan(cells, arms, layout, facts, tested, out)
+
+
+def _tested(target: Target, splits: Sequence[Split], protocol: Protocol) -> tuple[str, ...]:
+    """The patients with the target that are tested, each once.
+
+    Raises:
+        SplitError: there are none in a part of the split, or none to be measured.
+    """
+    for s in splits:
+        needed, who = (s.development, "development") if protocol == "representation" else (s.test, "test")
+        if not len(target.items_of(needed)):
+            raise SplitError(f"no {who} patient of split '{s.name}' has the target '{target.name}'; make another split")
+    return tuple(sorted({p for s in splits for p in set(target.patients[target.items_of(s.test)])}))
+
+
+def _check_leaks(of_part: Sequence[Sequence[Arm]], splits: Sequence[Split], cohort: Cohort) -> None:
+    """Refuse encoders that were pre-trained on patients that they would be tested on."""
+    from medssl.training.finetune import check_leak
+
+    for arms, split in zip(of_part, splits, strict=True):
+        for arm in arms:
+            if arm.source not in BARE:
+                check_leak(Path(arm.source), cohort, split)
+
+
+def _encoders_of(encoders: Mapping[str, str], part: Split, split: str) -> dict[str, str]:
+    """The encoders of one part of the split: ``{fold}`` in a source stands for its number, or its site."""
+    which = re.sub("^(fold|site-)", "", part.name.removeprefix(f"{split}-"))
+    return {name: source.replace("{fold}", which) for name, source in encoders.items()}
+
+
+def _cell(
+    out: Path, options: Mapping[str, Any], arm: Arm, budget: str, repeat: int, split: Split, fold: int | None
+) -> Cell:
+    """One cell; ``fold`` is None where there is one test set."""
+    folder = out / "cells" / arm.name / budget / str(repeat)
+    return Cell(
+        arm.name, arm.source, budget, repeat, folder if fold is None else folder / f"{FOLD}{fold}",
+        _relevant({**options, "split": split.name, "split_hash": split.sha256}, arm), arm.fingerprint, fold or 0,
+    )  # fmt: skip
 
 
 def budget_patients(target: Target, asked: str, split: Split, budget: str, draw: int) -> Budget:
@@ -212,109 +248,6 @@ def _decided(target: Target, settings: FinetuneSettings, protocol: Protocol) -> 
     return level, describe_level(level, target, settings, features=protocol != "finetune")
 
 
-def _arms(encoders: Mapping[str, str], protocol: Protocol) -> tuple[Arm, ...]:
-    arms = []
-    for name, source in encoders.items():
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == FLOOR:
-            raise ConfigError(f"'{name}' cannot be the name of an encoder; use letters, digits, '.', '_', '-'")
-        kind, _, run = source.partition(":")
-        if kind == "untrained" and protocol == "finetune":
-            raise ConfigError(
-                f"'{name}={source}' is for the linear and knn protocols; fine-tuning takes '{name}=none{source[9:]}'"
-            )
-        arms.append(_bare(name, kind, run) if kind in BARE else _pretrained(name, source))
-    if not any(a.source in BARE for a in arms):  # a study without its baseline would claim nothing
-        name, source = ("scratch", "none") if protocol == "finetune" else ("untrained", "untrained")
-        if name in encoders:
-            raise ConfigError(f"the name '{name}' is kept for the baseline; call that encoder otherwise")
-        arms.append(Arm(name, source))
-    return tuple(arms)
-
-
-def _baseline_first(arms: Sequence[Arm]) -> tuple[Arm, ...]:
-    """The first arm without pre-training leads: it is the baseline, in tables and in colours."""
-    return tuple(sorted(arms, key=lambda a: a.source not in BARE))
-
-
-def _baselines(arms: Sequence[Arm], wanted: Any) -> dict[str, str]:
-    """Arm → the arm it is compared with: the first of its architecture without pre-training, else the first at all."""
-    bare = [(a.name, a.about["encoder"] if a.about else wanted) for a in arms if a.source in BARE]
-    found = {}
-    for arm in arms:
-        if arm.source == FLOOR:
-            continue
-        own = arm.about["encoder"] if arm.about else wanted
-        alike = (name for name, architecture in bare if _same(own, architecture))
-        found[arm.name] = next(alike, bare[0][0])
-    return {name: baseline for name, baseline in found.items() if name != baseline}
-
-
-def _bare(name: str, kind: str, run: str) -> Arm:
-    """An arm without pre-training, of the default architecture or that of a run."""
-    return Arm(name, kind, about={"encoder": _exported(name, run)["encoder"]}) if run else Arm(name, kind)
-
-
-def _pretrained(name: str, source: str) -> Arm:
-    from medssl.encoders.base import encoder_folder
-    from medssl.training.export import labels_note
-
-    about = _exported(name, source)
-    digest = hashlib.sha256((encoder_folder(source) / "encoder.safetensors").read_bytes()).hexdigest()
-    provenance = about.get("provenance", {})
-    known = {k: v for k, v in provenance.items() if k not in ("patients", "labelled")}
-    facts = {"encoder": about["encoder"], "provenance": known, "sha256": digest}
-    note = labels_note(provenance)
-    return Arm(name, source, digest, facts | ({"labels": note} if note else {}))
-
-
-def _exported(name: str, source: str) -> dict[str, Any]:
-    """What ``encoder.json`` of a run says.
-
-    Raises:
-        CheckpointError: there is none, or it cannot be loaded.
-    """
-    from medssl.encoders.base import encoder_folder, load_encoder
-
-    folder = encoder_folder(source)
-    if not (folder / "encoder.json").is_file():
-        raise CheckpointError(
-            f"'{name}={source}': there is no exported encoder; give a run of `medssl pretrain`, or 'none'"
-        )
-    load_encoder(folder)  # says what is wrong with a damaged one
-    about: dict[str, Any] = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-    return about
-
-
-def _shared_architecture(arms: Sequence[Arm]) -> Any:
-    """Specification of the first pre-trained encoder: what scratch is built as, so that arms differ in weights only."""
-    trained = (a.about["encoder"] for a in arms if a.about and a.source not in BARE)
-    return next(trained, None)
-
-
-def _notes(arms: Sequence[Arm], wanted: Any, baselines: Mapping[str, str]) -> list[str]:
-    """Arms that differ from their baseline in more than their weights, or have learnt from labels already."""
-    of = {a.name: a.about["encoder"] if a.about and "encoder" in a.about else wanted for a in arms}
-    others = [name for name, baseline in baselines.items() if not _same(of[name], of[baseline])]
-    notes = [
-        f"{name} differs from {baselines[name]} in architecture, not only in pre-training: add a baseline of its own, "
-        f"as in 'scratch2=none:RUN'"
-        for name in others
-    ]
-    return notes + [f"{a.name} {a.about['labels']}" for a in arms if a.about and "labels" in a.about]
-
-
-def _same(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
-    """Whether two specifications name one network, whatever their number of input channels; None is the default."""
-    if one is None or other is None:
-        return one is other
-    from medssl.configurable import build, discover, spec
-    from medssl.encoders.base import Encoder, with_channels
-
-    discover("medssl.encoders", Encoder)  # type: ignore[type-abstract]
-    parts = [with_channels(spec(build(s, Encoder)), 1) for s in (one, other)]  # type: ignore[type-abstract]
-    return parts[0] == parts[1]
-
-
 def _task_info(target: Target) -> TaskInfo:
     if target.task == "segmentation":
         labels = {str(i): name for i, name in enumerate(target.classes) if i}
@@ -332,8 +265,9 @@ def _cohort_facts(cohort: Any, path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _split_facts(split: Split, tested: Sequence[str]) -> dict[str, Any]:
-    return {
+def _split_facts(split: Split, tested: Sequence[str], tested_in: Sequence[Split]) -> dict[str, Any]:
+    names = [part.name for part in tested_in]
+    return ({} if names == [split.name] else {"parts": names}) | {
         "name": split.name, "sha256": split.sha256, "unit": split.unit, "rule": split.rule,
         "stratified_by": split.stratified_by, "seed": split.seed, "n_test_patients": len(tested),
         "n_development_patients": len(split.development),

@@ -74,10 +74,11 @@ def position_accuracy(
 
     from medssl.cohort import Cohort
     from medssl.objectives.voco import EPS, position_chance
-    from medssl.training.finetune import check_leak, load_split
+    from medssl.splits import Split
+    from medssl.training.finetune import check_leak
 
     method, size = _trained(run)
-    opened, held_out = Cohort(cohort), load_split(cohort, split)
+    opened, held_out = Cohort(cohort), Split.load(cohort, split)
     check_leak(run, opened, held_out)
     method.check(opened.info)
     rows = np.flatnonzero(opened.manifest["patient"].isin(held_out.test).to_numpy())

@@ -51,11 +51,11 @@ HALVES = 5
 
 def measure_cell(cell: Cell) -> None:
     """Measure one encoder and leave ``summary.json`` (and the neighbours' predictions) in ``cell.folder``."""
-    from medssl.training.finetune import load_split
+    from medssl.splits import Split
     from medssl.training.run import write_json
 
     target = target_of(cell)
-    split = load_split(target.cohort.path, cell.options["split"])
+    split = Split.load(target.cohort.path, cell.options["split"])
     encoder = frozen_encoder(cell, target)
     rows = development_rows(target, split, MOST_ROWS)
     x = recording_features(cell, target, rows, encoder, windows=encoder.settings.test_windows)

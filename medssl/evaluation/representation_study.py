@@ -39,13 +39,13 @@ def arm_measures(plan: Plan) -> dict[str, dict[str, Any]]:
     Features are computed once an arm and kept in ``STUDY/features``. What goes wrong with one arm is said in its place
     (``error``): a study does not fail for it.
     """
-    from medssl.training.finetune import load_split
+    from medssl.splits import Split
 
     found: dict[str, dict[str, Any]] = {}
     for cell in {c.encoder: c for c in reversed(plan.cells) if c.source != FLOOR}.values():
         try:
             target = target_of(cell)
-            rows = development_rows(target, load_split(target.cohort.path, cell.options["split"]), STUDY_ROWS)
+            rows = development_rows(target, Split.load(target.cohort.path, cell.options["split"]), STUDY_ROWS)
             x = recording_features(cell, target, rows, windows=1)
             found[cell.encoder] = measures_of(x, target.cohort.manifest["patient"].to_numpy(dtype=object)[rows])
         except Exception as error:
@@ -111,10 +111,10 @@ def _write(table: pd.DataFrame, file: Path) -> None:
 
 def _agreement(cells: Sequence[Cell]) -> dict[str, Any] | None:
     """Between the spaces of the finished arms, on the recordings that all of them encoded to finite numbers."""
-    from medssl.training.finetune import load_split
+    from medssl.splits import Split
 
     target = target_of(cells[0])
-    rows = development_rows(target, load_split(target.cohort.path, cells[0].options["split"]), MOST_ROWS)
+    rows = development_rows(target, Split.load(target.cohort.path, cells[0].options["split"]), MOST_ROWS)
     windows = int(cells[0].options["settings"]["test_windows"])
     features: dict[str, NDArray[np.float32]] = {
         c.encoder: recording_features(c, target, rows, windows=windows) for c in cells

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medssl.errors import ConfigError
-from medssl.evaluation.cells import Cell
+from medssl.evaluation.cells import BARE, Cell
 from medssl.evaluation.floor import are_moments, floor_predict
 from medssl.evaluation.frozen import decisions_of, item_features, write_predictions
 from medssl.evaluation.planning import FLOOR, Plan, budget_patients
@@ -44,22 +44,23 @@ def _finetune(cell: Cell) -> None:
 
 def prepare_features(plan: Plan) -> None:
     """Compute what frozen cells read, once an arm: ``STUDY/features/ARM.npz``. Finished ones are kept."""
-    done: set[str] = set()
+    done: set[tuple[str, int]] = set()
     for cell in plan.cells:
         frozen = cell.source == FLOOR or cell.options["protocol"] != "finetune"
-        if frozen and cell.encoder not in done and not (cell.folder / "predictions.parquet").is_file():
-            done.add(cell.encoder)
+        arm = (cell.encoder, cell.fold if cell.in_parts and cell.source not in (FLOOR, *BARE) else 0)
+        if frozen and arm not in done and not (cell.folder / "predictions.parquet").is_file():
+            done.add(arm)
             item_features(cell)
 
 
 def _frozen(cell: Cell) -> None:
     """A probe, or the simple baseline, on stored features of the budget's patients; tested on the test patients."""
-    from medssl.training.finetune import load_split
+    from medssl.splits import Split
     from medssl.training.run import write_json
 
     decisions, x = decisions_of(cell), item_features(cell)
     target = decisions.parts
-    split = load_split(target.cohort.path, cell.options["split"])
+    split = Split.load(target.cohort.path, cell.options["split"])
     drawn = budget_patients(target, cell.options["target"], split, cell.budget, cell.repeat)
     # a probe chooses its strength by cross-validation inside the budget, so it needs no validation patients of its own
     train = target.items_of((*drawn.train, *drawn.validation))

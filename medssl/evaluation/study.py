@@ -26,6 +26,7 @@ from medssl.evaluation.results import COLUMNS, failed_rows, prediction_rows, seg
 from medssl.evaluation.running import prepare_features, run_cell
 from medssl.evaluation.summary import summarise
 from medssl.evaluation.verdict import verdict
+from medssl.splits.parts import Testing
 from medssl.training.run import environment, locked, read_summary, write_json
 from medssl.training.settings import FinetuneSettings
 
@@ -50,6 +51,7 @@ def evaluate(
     repeats: int = 3,
     protocol: Protocol = "finetune",
     split: str = "default",
+    testing: Testing = "holdout",
     settings: FinetuneSettings = _DEFAULTS,
     architecture: Encoder | None = None,
     jobs: int = 1,
@@ -73,6 +75,9 @@ def evaluate(
         protocol: train everything (finetune), or only a linear probe or nearest neighbours (knn) on frozen features; or
             measure the encoders without labels (representation), for which there are no budgets and repeats.
         split: name of the split in COHORT/splits.
+        testing: on the split's test patients (holdout), on each of its folds by models of the others (folds), or on
+            each site by models of the other sites (sites). An encoder must not have seen whom it is tested on:
+            ``voco=runs/voco-{fold}`` names one run a fold (or site), pre-trained with ``--exclude-split NAME-fold0``.
         settings: how every model is trained.
         architecture: of ``none`` arms that name no RUN; by default that of the first pre-trained encoder.
         jobs: models trained at the same time on this machine.
@@ -86,7 +91,7 @@ def evaluate(
     """
     plan = make_plan(
         cohort=cohort, task=task, target=target, encoders=encoders, budgets=[str(b) for b in budgets], repeats=repeats,
-        protocol=protocol, split=split, out=out, settings=settings, architecture=architecture,
+        protocol=protocol, split=split, out=out, settings=settings, architecture=architecture, testing=testing,
     )  # fmt: skip
     _refuse_other_kind(out, protocol)
     print(plan.describe(), flush=True)
@@ -162,28 +167,36 @@ def _beside(summary: Mapping[str, Any], measures: Mapping[str, Mapping[str, Any]
 
 
 def _failure(cell: Cell, outcome: Outcome) -> dict[str, Any]:
-    return {"encoder": cell.encoder, "budget": cell.budget, "repeat": cell.repeat, "error": outcome.error}
+    where = {"encoder": cell.encoder, "budget": cell.budget, "repeat": cell.repeat, "fold": cell.fold}
+    return where | {"error": outcome.error}
 
 
 def _table(plan: Plan, outcomes: Mapping[Path, Outcome]) -> tuple[pd.DataFrame, dict[Key, pd.DataFrame]]:
     """The results table with a row of the worst value for everything a failed cell did not answer."""
     import pandas as pd
 
-    parts: list[pd.DataFrame] = []
-    predictions: dict[Key, pd.DataFrame] = {}
+    parts: dict[int, list[pd.DataFrame]] = {}
+    predictions: dict[Key, list[pd.DataFrame]] = {}
     missing: list[Cell] = []
     for cell in plan.cells:
         if not outcomes[cell.folder].finished:
             missing.append(cell)
             continue
         rows, answers = _read(cell, plan)
-        parts.append(_labelled(rows, cell, plan, failed=False))
+        parts.setdefault(cell.fold, []).append(_labelled(rows, cell, plan, failed=False))
         if answers is not None:
-            predictions[cell.encoder, cell.budget, cell.repeat] = answers
-    known = pd.concat(parts, ignore_index=True)
-    pattern = parts[0][["patient", "metric", "class", "value", "n_items"]]
-    parts += [_labelled(failed_rows(pattern, known), cell, plan, failed=True) for cell in missing]
-    return pd.concat(parts, ignore_index=True), predictions
+            predictions.setdefault((cell.encoder, cell.budget, cell.repeat), []).append(answers)
+    columns = ["patient", "metric", "class", "value", "n_items"]
+    patterns = {fold: (found[0][columns], pd.concat(found)) for fold, found in parts.items()}
+    for cell in missing:
+        if cell.fold in patterns:  # where nothing finished, nobody was tested
+            parts[cell.fold].append(_labelled(failed_rows(*patterns[cell.fold]), cell, plan, failed=True))
+    whole = {
+        key: pd.concat(answers, ignore_index=True)
+        for key, answers in predictions.items()
+        if len(answers) == len(patterns)
+    }
+    return pd.concat([table for found in parts.values() for table in found], ignore_index=True), whole
 
 
 def _read(cell: Cell, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -201,7 +214,7 @@ def _read(cell: Cell, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame | None]:
 
 def _labelled(rows: pd.DataFrame, cell: Cell, plan: Plan, *, failed: bool) -> pd.DataFrame:
     about = {"encoder": cell.encoder, "budget": cell.budget, "repeat": cell.repeat, "level": plan.facts["level"]}
-    whole = rows.assign(**about, fold=0, failed=failed)
+    whole = rows.assign(**about, fold=cell.fold, failed=failed)
     return whole[list(COLUMNS)].astype({"n_items": np.int64, "value": np.float64})
 
 

@@ -214,7 +214,7 @@ def _estimate(book: _Book, arm: str, budget: str, metric: str, name: str) -> dic
         rows.loc[(rows["metric"] == metric) & (rows["class"] == name) & (rows["patient"] == POOLED), "value"]
         for rows in book.rows(arm, budget)
     ]
-    values = np.array([float(v.iloc[0]) for v in pooled if len(v)])
+    values = np.array([float(v.mean()) for v in pooled if len(v)])  # of the folds, where there are several
     if not len(values):
         return None
     nothing = {"low": math.nan, "high": math.nan, "interval": "none"}

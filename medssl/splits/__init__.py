@@ -7,17 +7,20 @@ not stored: they follow from the split, the strata, a seed and the number of the
 from medssl.splits.budgets import Budget, budget, nested_order
 from medssl.splits.files import SPLIT_VERSION, Split, check_disjoint
 from medssl.splits.making import coverage, make_split, split
+from medssl.splits.parts import Testing, parts
 from medssl.splits.stratify import patient_strata, strata
 
 __all__ = [
     "SPLIT_VERSION",
     "Budget",
     "Split",
+    "Testing",
     "budget",
     "check_disjoint",
     "coverage",
     "make_split",
     "nested_order",
+    "parts",
     "patient_strata",
     "split",
     "strata",

@@ -133,11 +133,21 @@ class Split:
     def load(cls, cohort: str | Path, name: str) -> Split:
         """The split of that name, checked against its hash and against the cohort's patients.
 
+        ``NAME-fold2`` tests on fold 2 of the split NAME, and ``NAME-site-X`` on its development patients of site X.
+
         Raises:
-            SplitError: as :meth:`read`; or the cohort lacks patients of the split, or has patients on no side of it.
+            SplitError: as :meth:`read`; no such fold or site; or the cohort lacks patients of the split, or has
+                patients on no side of it.
         """
         import pyarrow.parquet as pq
 
+        from medssl.splits.parts import part_of, sites_of, without_site
+
+        part = part_of(Path(cohort), name)
+        if part is not None:
+            whole, kind, which = part
+            split = cls.load(cohort, whole)
+            return split.fold(int(which)) if kind == "fold" else without_site(split, which, sites_of(Path(cohort)))
         loaded = cls.read(Path(cohort) / "splits" / f"{name}.json")
         manifest = Path(cohort) / "recordings.parquet"
         if not manifest.is_file():

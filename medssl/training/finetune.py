@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from dataclasses import asdict
@@ -41,7 +40,7 @@ from medssl.training.targets import Target, Task, resolve_target
 from medssl.training.validation import BestOnValidation
 from medssl.training.windows import LabelledBags, LabelledCrops, LabelledWindows, Recordings
 
-__all__ = ["check_leak", "finetune", "load_split", "strata_for"]
+__all__ = ["check_leak", "finetune", "strata_for"]
 
 _DEFAULTS = FinetuneSettings()
 
@@ -109,7 +108,7 @@ class _Job:
         self.target = resolve_target(cohort, task, target)
         self.decisions = make_decisions(self.target, settings)
         self.level = self.decisions.target.level
-        self.split = load_split(cohort.path, split)
+        self.split = Split.load(cohort.path, split)
         self.budget = draw_budget(
             self.split, strata_for(self.target, target, self.split), budget, draw=draw, seed=0
         )  # the draw alone says which patients: arms and seeds of a study are compared on the same ones
@@ -329,14 +328,6 @@ class _Job:
         }  # fmt: skip
         head: Head = self.head
         return Model(head, inputs, self.target.describe(), asdict(self.testing), provenance)
-
-
-def load_split(cohort: Path, name: str) -> Split:
-    """A split by name; ``NAME-foldK`` tests on fold K of the split NAME."""
-    fold = re.fullmatch(r"(.+)-fold(\d+)", name)
-    if fold and not (cohort / "splits" / f"{name}.json").is_file():
-        return Split.load(cohort, fold[1]).fold(int(fold[2]))
-    return Split.load(cohort, name)
 
 
 def strata_for(target: Target, asked: str, split: Split) -> dict[str, str]:

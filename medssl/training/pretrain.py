@@ -69,8 +69,8 @@ def pretrain(
         trainer: how training runs.
         init_from: start from the weights of this run's encoder, or of a checkpoint file (weights only; to continue a
             run use `medssl resume`).
-        exclude_split: leave out the test patients of this split only; "none" leaves out nobody. Without it the test
-            patients of every split in COHORT/splits are left out.
+        exclude_split: leave out the test patients of this split (or part of it: ``cv-fold0``) only; "none" leaves out
+            nobody. Without it the test patients of every split in COHORT/splits are left out.
 
     Returns:
         What stands in RUN/summary.json.
@@ -150,7 +150,7 @@ def held_out_patients(cohort: Path, exclude_split: str | None) -> tuple[set[str]
         return set(), {}
     names = [exclude_split] if exclude_split else sorted(f.stem for f in (cohort / "splits").glob("*.json"))
     splits = {name: Split.load(cohort, name) for name in names}
-    patients = {p for s in splits.values() for group in (s.test, *s.external.values()) for p in group}
+    patients = {p for s in splits.values() for group in (s.test, *s.external.values(), s.excluded) for p in group}
     return patients, {name: s.sha256 for name, s in splits.items()}
 
 

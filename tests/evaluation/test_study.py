@@ -102,7 +102,8 @@ def test_a_failed_cell_counts_as_the_worst_value(tmp_path: Path, info: TaskInfo)
     clean = run_study(make_plan(tmp_path / "clean", info), run, progress=False)
     metric = summary["metric"]
     broken, whole = result(summary, "voco", "2", metric), result(clean, "voco", "2", metric)
-    assert summary["failed"] == [{"encoder": "voco", "budget": "2", "repeat": 1, "error": "the loss is not finite"}]
+    where = {"encoder": "voco", "budget": "2", "repeat": 1, "fold": 0}
+    assert summary["failed"] == [where | {"error": "the loss is not finite"}]
     assert broken["n_failed"] == 1 and "1 cell failed" in summary["verdict"]
     if info.task == "regression":
         assert broken["mean"] > whole["mean"]
