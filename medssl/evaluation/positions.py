@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import CheckpointError, ConfigError, SplitError
-from medssl.evaluation.statistics import Interval, patient_interval
+from medssl.evaluation.intervals import Interval, patient_interval
 
 if TYPE_CHECKING:
     import torch

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.evaluation.efficiency import curve_area, gap_closed, labels_needed
 from medssl.evaluation.estimands import AUROC, Counts, Estimand, Mean, compare
 from medssl.evaluation.metrics import info_of
 from medssl.evaluation.metrics.catalogue import HEADLINE
@@ -72,8 +73,10 @@ def summarise(table: pd.DataFrame, predictions: Predictions, layout: Layout) -> 
 
     Returns:
         ``results`` (one entry an arm, budget, metric and class), ``comparisons`` (headline metric against the baseline,
-        Holm-adjusted over arms × budgets), ``secondary`` (other metrics, Benjamini-Hochberg-adjusted, for exploration)
-        and ``planning`` (smallest effect this many test patients can show), ``caveats`` (sentences about the data).
+        Holm-adjusted over arms × budgets), ``secondary`` (other metrics, Benjamini-Hochberg-adjusted, for exploration),
+        ``efficiency`` (labels that the baseline would need for the same result, share of the gap to all labels),
+        ``areas`` under the curves, ``planning`` (smallest effect this many test patients can show) and ``caveats``
+        (sentences about the data).
     """
     patients = sorted(p for p in table["patient"].unique() if p != POOLED)
     cells = dict(iter(table.groupby(["encoder", "budget", "repeat"], sort=False)))
@@ -89,6 +92,8 @@ def summarise(table: pd.DataFrame, predictions: Predictions, layout: Layout) -> 
         "results": list(_results(book)),
         "comparisons": comparisons,
         "secondary": secondary,
+        "efficiency": list(_efficiency(book)),
+        "areas": list(_areas(book)),
         "caveats": _rare_classes(book),
         "planning": {"n_test_patients": len(patients), "detectable_effect_sd": detectable_effect(len(patients))},
     }
@@ -242,3 +247,46 @@ def _comparisons(book: _Book, metrics: Sequence[str]) -> list[dict[str, Any]]:
                     "better": bool(sign * found.difference > 0),
                 })  # fmt: skip
     return out
+
+
+def _curve(book: _Book, arm: str) -> dict[float, Estimand]:
+    """Budget in patients → the headline metric of an arm."""
+    found = {n: book.estimand(arm, b, book.layout.headline) for b, n in book.layout.budgets.items()}
+    return {n: estimand for n, estimand in found.items() if estimand is not None}
+
+
+def _efficiency(book: _Book) -> Iterator[dict[str, Any]]:
+    higher = info_of(book.layout.headline).higher_is_better
+    for arm in book.layout.contenders:
+        baseline = _curve(book, book.layout.baselines[arm])
+        for budget, n in book.layout.budgets.items():
+            own = book.estimand(arm, budget, book.layout.headline)
+            needed = labels_needed(own, baseline, higher_is_better=higher) if own and n in baseline else None
+            if own is None or needed is None:
+                continue
+            about = {"encoder": arm, "baseline": book.layout.baselines[arm], "budget": budget}
+            most = max(baseline)
+            gap = gap_closed(own, baseline[n], baseline[most], higher_is_better=higher) if n < most else None
+            yield about | {
+                "n_training_patients": n, **{name: _bounded(v) for name, v in asdict(needed).items()},
+                "gap_closed": gap.share if gap else math.nan, "gap_low": gap.low if gap else math.nan,
+                "gap_high": gap.high if gap else math.nan,
+            }  # fmt: skip
+
+
+def _bounded(value: float) -> float | str:
+    """JSON has no infinity; beyond the largest budget is said in words."""
+    return "beyond" if math.isinf(value) else value
+
+
+def _areas(book: _Book) -> Iterator[dict[str, Any]]:
+    for arm, baseline in book.layout.baselines.items():
+        curves = [_curve(book, name) for name in (arm, baseline)]
+        common = sorted(set(curves[0]) & set(curves[1]))
+        if len(common) > 1:
+            first, second = (curve_area({n: curve[n] for n in common}) for curve in curves)
+            found = compare(first, second)
+            yield {
+                "encoder": arm, "baseline": baseline, "area": float(first.repeats().mean()),
+                "difference": found.difference, "low": found.low, "high": found.high, "p": found.p,
+            }  # fmt: skip

@@ -56,8 +56,23 @@ def _claim(summary: Entry, c: Entry) -> str:
         f"With {_patients(c)}, {c['encoder']} reaches {title} {format_value(arm['mean'], metric)} against "
         f"{format_value(base['mean'], metric)} for {c['baseline']}: {word} by "
         f"{format_value(abs(c['difference']), metric)}{bounds} "
-        f"over {c['n_patients']} test patients (adjusted {format_p(c['p_holm'])})."
+        f"over {c['n_patients']} test patients (adjusted {format_p(c['p_holm'])}){_needed(summary, c)}."
     )
+
+
+def _needed(summary: Entry, c: Entry) -> str:
+    """How many labels the baseline would need for a gain; nothing where one budget was tried."""
+    same = ("encoder", "budget")
+    found = [e for e in summary.get("efficiency", ()) if all(e[k] == c[k] for k in same)] if c["better"] else []
+    if not found or found[0]["needed"] is None:
+        return ""
+    e = found[0]
+    if e["needed"] == "beyond":
+        return f"; {c['baseline']} does not reach that with {e['largest']:g}"
+    bounds = [
+        f"more than {e['largest']:g}" if v == "beyond" else f"{v:.0f}" for v in (e["low"], e["high"]) if v is not None
+    ]
+    return f"; {c['baseline']} needs about {e['needed']:.0f} for that" + (f" [{', '.join(bounds)}]" if bounds else "")
 
 
 def _others(solid: Sequence[Entry], best: Entry) -> str:

@@ -170,4 +170,4 @@ def test_examples_hold_every_arm_at_the_smallest_and_largest_budget(tmp_path: Pa
     run_study(make_plan(tmp_path), run, progress=False)
     with np.load(tmp_path / "examples.npz", allow_pickle=False) as kept:
         assert {f"prediction_0/{a}/{b}" for a in ("scratch", "voco") for b in ("2", "all")} <= set(kept.files)
-        assert str(kept["kind_0"]) == "slice" and kept["image_0"].dtype == np.uint8
+        assert str(kept["kind_0"]) == "stack" and kept["image_0"].dtype == np.uint8

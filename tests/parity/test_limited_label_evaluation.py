@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from medssl.evaluation import statistics as st
+from medssl.evaluation.intervals import bootstrap_weights
 from medssl.evaluation.metrics import expected_calibration_error, segmentation_metrics
 
 Golden = Mapping[str, np.ndarray]
@@ -52,7 +53,7 @@ def test_adjusted_p_values(vectors: Golden) -> None:
 def test_patient_bootstrap(vectors: Golden) -> None:
     means = st.cluster_means(vectors["boot_vals"], vectors["boot_patients"])
     assert means.mean() == pytest.approx(float(vectors["boot_mean"]), abs=1e-12)
-    weights = st.bootstrap_weights(len(means), 2000, seed=71)
+    weights = bootstrap_weights(len(means), 2000, seed=71)
     resampled = weights @ means / len(means)
     np.testing.assert_allclose(np.percentile(resampled, [2.5, 97.5]), vectors["boot_ci"], atol=1e-12)
 
