@@ -10,6 +10,7 @@ STUDY/features/                      frozen features, once an arm
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from medssl.encoders.base import Encoder
 from medssl.errors import ConfigError, TrainingError
 from medssl.evaluation.agreement import rank_agreement
 from medssl.evaluation.cells import BARE, Cell, Outcome, RunCell, run_cells
+from medssl.evaluation.costs import Design, fitting_design, seconds_of_a_cell
 from medssl.evaluation.examples import write_examples
 from medssl.evaluation.planning import FLOOR, Plan, Protocol, make_plan
 from medssl.evaluation.representation_study import arm_measures, measure_table, run_representation
@@ -56,6 +58,7 @@ def evaluate(
     architecture: Encoder | None = None,
     jobs: int = 1,
     scheduler: str | None = None,
+    time_budget: float | None = None,
 ) -> dict[str, Any]:
     """Compare pre-trained encoders with training from scratch at several label budgets, on the same test patients.
 
@@ -82,6 +85,8 @@ def evaluate(
         architecture: of ``none`` arms that name no RUN; by default that of the first pre-trained encoder.
         jobs: models trained at the same time on this machine.
         scheduler: address of a Dask scheduler (or ``local``) that runs the cells instead.
+        time_budget: minutes there are. A few steps are timed first, and what does not fit is left out: repeats beyond
+            5, then budgets in between, then repeats; calling again with more time adds them. For fine-tuning.
 
     Returns:
         What stands in STUDY/summary.json.
@@ -89,11 +94,15 @@ def evaluate(
     Raises:
         MedSSLError: something cannot work, said before the first step; or every cell failed.
     """
-    plan = make_plan(
-        cohort=cohort, task=task, target=target, encoders=encoders, budgets=[str(b) for b in budgets], repeats=repeats,
-        protocol=protocol, split=split, out=out, settings=settings, architecture=architecture, testing=testing,
+    laid_out = partial(
+        make_plan, cohort=cohort, task=task, target=target, encoders=encoders, protocol=protocol, split=split, out=out,
+        settings=settings, architecture=architecture, testing=testing,
     )  # fmt: skip
+    plan = laid_out(budgets=[str(b) for b in budgets], repeats=repeats)
     _refuse_other_kind(out, protocol)
+    if time_budget is not None:
+        design = _what_fits(plan, time_budget, jobs)
+        plan = laid_out(budgets=design.budgets, repeats=design.repeats)
     print(plan.describe(), flush=True)
     with locked(out):
         if protocol == "representation":
@@ -107,6 +116,21 @@ def evaluate(
             )  # fmt: skip
     print(f"{summary['verdict']}\nnext: medssl report {out}", flush=True)
     return summary
+
+
+def _what_fits(plan: Plan, minutes: float, jobs: int) -> Design:
+    """The part of a plan that fits into a time, said in one line."""
+    if plan.facts["protocol"] != "finetune":
+        raise ConfigError("--time-budget is for fine-tuning; cells on frozen features take seconds")
+    with locked(plan.out):
+        seconds = seconds_of_a_cell(plan)
+    design = fitting_design(plan, seconds, minutes=minutes, jobs=jobs)
+    whole = (tuple(plan.layout.budgets), plan.layout.repeats)
+    fits = "the whole study fits" if (design.budgets, design.repeats) == whole else (
+        f"budgets {', '.join(design.budgets)} × {design.repeats} repeats fit, of {', '.join(whole[0])} × {whole[1]}"
+    )  # fmt: skip
+    print(f"about {seconds:.0f} s a model; in {minutes:g} min {fits}", flush=True)
+    return design
 
 
 def _refuse_other_kind(out: Path, protocol: Protocol) -> None:

@@ -29,16 +29,17 @@ def make_plan(
     arms: tuple[str, ...] = ("scratch", "voco"),
     repeats: int = 2,
     options: dict[str, Any] | None = None,
+    budgets: tuple[str, ...] = ("2", "all"),
 ) -> Plan:
-    """Two budgets of 2 and 10 patients."""
-    budgets = {"2": 2.0, "all": 10.0}
+    """Budgets of as many patients as their name says; all are 10."""
+    sizes = {b: float(b.replace("all", "10")) for b in budgets}
     floor = "a random forest" if "floor" in arms else None
     baselines = dict.fromkeys((a for a in arms if a not in ("scratch", "floor")), "scratch")
-    layout = Layout(info, arms, baselines, budgets, repeats, "floor" if floor else None)
+    layout = Layout(info, arms, baselines, sizes, repeats, "floor" if floor else None)
     given = {"task": info.task, **(options or {})}
     cells = [
         Cell(a, "none" if a == "scratch" else a, b, r, out / "cells" / a / b / str(r), given)
-        for b in budgets for r in range(repeats) for a in arms
+        for b in sizes for r in range(repeats) for a in arms
     ]  # fmt: skip
     facts = {
         "task": info.task, "target": info.target, "protocol": "finetune", "baseline": "scratch", "floor": floor,
@@ -49,7 +50,7 @@ def make_plan(
         "split": {"name": "default", "sha256": "5" * 64, "unit": "patient", "rule": "hold-out", "seed": 0,
                   "stratified_by": "labels", "n_test_patients": len(PATIENTS), "n_development_patients": 36},
         "repeats": repeats, "classes": list(info.classes), "class_names": dict(info.names or {}), "multilabel": False,
-        "budgets": [{"asked": b, "n_patients": n, "draws": []} for b, n in budgets.items()],
+        "budgets": [{"asked": b, "n_patients": n, "draws": []} for b, n in sizes.items()],
         "encoders": {a: {"source": a} for a in arms}, "architecture": None, "settings": {"max_steps": 10}, "notes": [],
     }  # fmt: skip
     contenders = tuple(Arm(a, "none" if a == "scratch" else a) for a in arms)
