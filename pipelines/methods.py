@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 CONFIGS = ["voco_mri_laptop", "contrastive_mri_laptop", "spark_mri_laptop"]
 
@@ -54,27 +56,21 @@ def run(given: argparse.Namespace) -> None:
     print(report(study))
 
 
-def pretrained(name: str, given: argparse.Namespace, folder: Path, encoder: object) -> object:
+def pretrained(name: str, given: argparse.Namespace, folder: Path, encoder: dict[str, Any] | None) -> dict[str, Any]:
     """Train as a configuration says, or go on with it; returns the specification of its encoder."""
-    import yaml
-
-    from medssl import resources
-    from medssl.configurable import Configurable, build, discover
-    from medssl.methods.base import Method
+    from medssl.training.configs import pretraining_of
     from medssl.training.pretrain import pretrain, resume
     from medssl.training.run import is_finished
-    from medssl.training.settings import TrainSettings, from_plain
 
-    _ = [discover(f"medssl.{package}", Configurable) for package in ("encoders", "views", "objectives", "methods")]
-    config = yaml.safe_load(resources.find("configs", name).read_text(encoding="utf-8"))
-    arguments = config["method"]["init_args"]
-    arguments["encoder"] = (None if given.own_encoders else encoder) or arguments["encoder"]
+    recipe = pretraining_of(name, given.source)
+    if encoder and not given.own_encoders:
+        recipe = recipe.with_encoder(encoder)
     if not (folder / "config.yaml").is_file():
-        trainer = from_plain(TrainSettings, {**config["trainer"], "max_steps": given.steps[0]})
-        pretrain(method=build(config["method"], Method), cohort=[given.source], out=folder, trainer=trainer)
+        trainer = replace(recipe.trainer, max_steps=given.steps[0])
+        pretrain(method=recipe.build(), cohort=[given.source], out=folder, trainer=trainer)
     elif not is_finished(folder):
         resume(folder)
-    return arguments["encoder"]
+    return recipe.encoder
 
 
 if __name__ == "__main__":  # worker processes import this file

@@ -61,7 +61,7 @@ def _probe(cell: Cell) -> float:
         shutil.rmtree(folder)
     step = max(0.0, took[1]["train"] - took[0]["train"]) / (PROBE_STEPS[1] - PROBE_STEPS[0])
     once = max(0.0, took[0]["train"] - PROBE_STEPS[0] * step) + took[0]["test"]
-    return once + step * int(cell.options["settings"]["max_steps"])
+    return float(once + step * int(cell.options["settings"]["max_steps"]))
 
 
 def fitting_design(plan: Plan, seconds: float, *, minutes: float, jobs: int) -> Design:
