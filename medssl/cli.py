@@ -64,6 +64,9 @@ VERBS: dict[str, Verb] = {
         "medssl.evaluation.study:evaluate", "the limited-label study: encoders × budgets × repeats", config=True
     ),
     "predict": Verb("medssl.training.predict:predict", "raw files in, masks or a table out", positional=True),
+    "audit leakage": Verb(
+        "medssl.audit.leakage:leakage", "patients or copies on two sides of a split, labels that metadata give away"
+    ),
     "report": Verb("medssl.report:report", "one self-contained HTML page for a run or a study", positional=True),
     "list": Verb("medssl.catalog:listing", "methods, encoders, objectives, views, recipes, configs", positional=True),
     "doctor": Verb("medssl.doctor:doctor", "is this installation sound, and what can it use"),
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        0 done, 1 the verb found something wrong (an unsound installation), 2 what was asked for cannot be done.
+        0 done, 1 the verb found something wrong (an unsound installation, a leak), 2 what was asked for cannot be done.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -112,7 +115,7 @@ def _run(arguments: list[str]) -> int:
         print(result)
     if verb.hint and not values.get("dry_run"):
         print(verb.hint.format(**values))
-    return int(result) if isinstance(result, bool | int) else 0
+    return int(result) if isinstance(result, bool | int) else getattr(result, "exit_code", 0)
 
 
 def _verb_of(arguments: list[str]) -> tuple[str, list[str]]:

@@ -20,7 +20,7 @@ LAYERS = [
     {"cohort", "splits"},
     {"views", "encoders", "objectives"},
     {"methods", "heads"},
-    {"training", "evaluation", "report", "synth"},
+    {"training", "evaluation", "report", "audit", "synth"},
     {"catalog", "doctor", "demo", "bench"},
     {"cli", "__main__"},
 ]

@@ -1,0 +1,113 @@
+"""What an audit found: a verdict, one sentence a finding, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["FORMAT_VERSION", "Finding", "Report", "Severity"]
+
+FORMAT_VERSION = 1
+LISTED = 50  # items of a finding that are written out; all are counted
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or that one should know.
+
+    Attributes:
+        severity: an ``error`` makes results on this split worthless; a ``warning`` needs a look; a ``note`` is neither.
+        check: which check found it.
+        message: one sentence: what, where, what to do.
+        items: the pairs, ids or columns, as plain values; at most 50 are written.
+    """
+
+    severity: Severity
+    check: str
+    message: str
+    items: Sequence[Mapping[str, Any]] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        """As it stands in the JSON file."""
+        return {
+            "severity": self.severity, "check": self.check, "message": self.message,
+            "n": len(self.items), "items": [dict(i) for i in self.items[:LISTED]],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of an audit.
+
+    Attributes:
+        findings: in the order of the checks.
+        checks: check → what was done and measured, or why it was left out, in words.
+        about: what was audited: cohort, fingerprint, split with its hash, target, encoder, settings.
+        measures: figures behind the findings, by check.
+    """
+
+    findings: Sequence[Finding]
+    checks: Mapping[str, str]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    measures: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, severity: Severity) -> list[Finding]:
+        """The findings of one severity."""
+        return [f for f in self.findings if f.severity == severity]
+
+    @property
+    def exit_code(self) -> int:
+        """1 with errors, 0 without."""
+        return int(bool(self.of("error")))
+
+    @property
+    def verdict(self) -> str:
+        """One line."""
+        errors, warnings = len(self.of("error")), len(self.of("warning"))
+        if not errors and not warnings:
+            return "no leakage found in these checks"
+        counts = [(errors, "error"), (warnings, "warning")]
+        return ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
+
+    def to_json(self) -> str:
+        """Text of ``audit_leakage.json``."""
+        content = {
+            "format_version": FORMAT_VERSION, "kind": "leakage", "verdict": self.verdict, "about": dict(self.about),
+            "findings": [f.to_plain() for f in self.findings], "checks": dict(self.checks),
+            "measures": dict(self.measures),
+        }  # fmt: skip
+        return json.dumps(_plain(content), indent=1) + "\n"
+
+    def save(self, file: Path) -> None:
+        """Write the JSON file, whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        temporary.write_text(self.to_json(), encoding="utf-8")
+        temporary.replace(file)
+
+    def __str__(self) -> str:
+        lines = [self.verdict]
+        for severity in ("error", "warning", "note"):
+            lines += [f"  {severity:<8} {f.message}" for f in self.of(severity)]
+        lines += ["checked:"] + [f"  {name:<16} {text}" for name, text in self.checks.items()]
+        return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    """NaN and infinity as null, NumPy numbers as numbers."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
