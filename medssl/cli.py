@@ -63,10 +63,12 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb(
         "medssl.evaluation.study:evaluate", "the limited-label study: encoders × budgets × repeats", config=True
     ),
+    "compare": Verb("medssl.evaluation.comparing:compare", "which method, within a stated time", config=True),
     "predict": Verb("medssl.training.predict:predict", "raw files in, masks or a table out", positional=True),
     "audit leakage": Verb(
         "medssl.audit.leakage:leakage", "patients or copies on two sides of a split, labels that metadata give away"
     ),
+    "export": Verb("medssl.export:export", "a run → ONNX or torch.export, compared with torch", positional=True),
     "report": Verb("medssl.report:report", "one self-contained HTML page for a run or a study", positional=True),
     "list": Verb("medssl.catalog:listing", "methods, encoders, objectives, views, recipes, configs", positional=True),
     "doctor": Verb("medssl.doctor:doctor", "is this installation sound, and what can it use"),

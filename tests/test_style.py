@@ -21,7 +21,7 @@ LAYERS = [
     {"views", "encoders", "objectives"},
     {"methods", "heads"},
     {"training", "evaluation", "report", "audit", "synth"},
-    {"catalog", "doctor", "demo", "bench"},
+    {"catalog", "doctor", "demo", "bench", "export"},
     {"cli", "__main__"},
 ]
 

@@ -97,7 +97,7 @@ def duplicate_findings(found: Duplicates, manifest: pd.DataFrame, placement: Pla
         groups.setdefault((placement.relation(found.pairs[i]), bool(found.detail[i] >= SAME)), []).append(int(i))
     findings = []
     for (relation, same), numbers in sorted(groups.items(), key=lambda g: (not g[0][1], g[0][0])):
-        what = "the same recording saved in another way" if same else "so alike that one may be a copy of the other"
+        what = "one recording saved in two ways" if same else "so alike that one may be a copy of the other"
         more: list[dict[str, Any]] = [
             {"similarity": float(found.similarity[i]), "detail": float(found.detail[i])} for i in numbers
         ]

@@ -79,7 +79,9 @@ def copies_finding(
     first = f"{a} of {items[0]['patients'][0]} and {b} of {items[0]['patients'][1]}" + (
         f", in {sides}" if sides else ""
     )
-    count = f"{len(groups)} pair{'s' if len(groups) > 1 else ''} (or groups) of recordings {where} are {what}"
+    word = "pair" if all(len(rows) == 2 for rows in groups) else "group"
+    count = f"{len(groups)} {word}{'s' if len(groups) > 1 else ''} of recordings {where} "
+    count += f"{'are' if len(groups) > 1 else 'is'} {what}"
     return Finding(severity or usual, check, f"{count} (first: {first}): {advice}", items)
 
 

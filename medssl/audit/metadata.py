@@ -71,7 +71,8 @@ def metadata_findings(
         why = "there are too few patients" if facts.names else "nothing in it differs between recordings"
         said["shortcuts"] = f"left out: the metadata cannot be learnt from, {why} ({size})"
     else:
-        said["shortcuts"] = f"'{asked.target}' from {len(facts.names)} columns of metadata, {size}: {found}"
+        used = f"{len(facts.names)} columns of metadata" if len(facts.names) > 3 else ", ".join(facts.names)
+        said["shortcuts"] = f"'{asked.target}' from {used}; {size}: {found}"
         measures["metadata"] = found.to_plain() | {"dropped": dict(facts.dropped)}
         findings += [f for f in [shortcut_finding(found, asked.target)] if f]
     findings += _associations(asked, problem, rows, measures)

@@ -100,8 +100,10 @@ def spectra(cohort: Cohort, rows: NDArray[np.int64]) -> NDArray[np.float16]:
 
 def correlations(cohort: Cohort, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     """Highest normalised cross-correlation of pairs of rows (P, 2), whatever sign and direction: (P,)."""
-    windows = _Windows(cohort, COMPARED, SEVERAL)
     out = np.zeros(len(pairs))
+    if not len(pairs):
+        return out
+    windows = _Windows(cohort, COMPARED, SEVERAL)
     with track(len(pairs), "correlating", unit="pairs") as progress:
         for start in range(0, len(pairs), _BATCH):
             batch = pairs[start : start + _BATCH]

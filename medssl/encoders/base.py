@@ -54,6 +54,8 @@ class Encoder(nn.Module, Configurable, ABC):
         divisor: every input size must be a multiple of it, a tuple of ``dims`` integers.
         minimum: smallest input size an axis (deepest normalised map must keep more than one voxel).
         any_channels: takes inputs of any number of channels, in any order; ``in_channels`` is but an example.
+        exports_any_size: a graph traced at one size (`medssl export`) answers rightly at others. False where sizes are
+            turned into numbers on the way; such encoders are exported for the size they were trained with.
     """
 
     in_channels: int
@@ -64,6 +66,7 @@ class Encoder(nn.Module, Configurable, ABC):
     divisor: tuple[int, ...]
     minimum: tuple[int, ...]
     any_channels: bool = False
+    exports_any_size: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor) -> Features:

@@ -23,6 +23,8 @@ class Concatenated(Encoder):
         encoders: for the same channels and axes; they keep their weights.
     """
 
+    exports_any_size = True
+
     def __init__(self, encoders: tuple[Encoder, ...]) -> None:
         super().__init__()
         if not encoders:

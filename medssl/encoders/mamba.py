@@ -58,7 +58,7 @@ def selective_scan(
 
 
 def _by_step(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    state = x.new_zeros(len(x), *a.shape)
+    state = x.new_zeros(x.shape[0], *a.shape)
     outputs = []
     for x_t, delta_t, b_t, c_t in zip(*(t.unbind(1) for t in (x, delta, b, c)), strict=True):
         state = torch.exp(delta_t.unsqueeze(-1) * a) * state + (delta_t * x_t).unsqueeze(-1) * b_t.unsqueeze(1)

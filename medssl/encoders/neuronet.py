@@ -120,7 +120,7 @@ class NeuroNet(Encoder):
         if places is not None:
             embedded = embedded.gather(1, places.unsqueeze(-1).expand(-1, -1, self.out_dim))
         # the class token stands at no place, whose code is 0
-        sequence = torch.cat([self.class_token.to(embedded.dtype).expand(len(tokens), -1, -1), embedded], 1)
+        sequence = torch.cat([self.class_token.to(embedded.dtype).expand(tokens.shape[0], -1, -1), embedded], 1)
         for block in self.blocks:
             sequence = block(sequence)
         encoded: Tensor = self.norm(sequence)

@@ -37,6 +37,8 @@ class PerChannel(Encoder):
         ConfigError: an encoder that takes no signals, or an unknown way to pool.
     """
 
+    exports_any_size = True
+
     def __init__(
         self,
         encoder: Encoder,

@@ -30,6 +30,7 @@ class PositionFree(Encoder):
         memory: steps after which the moments of a step count for a third.
     """
 
+    exports_any_size = True
     projection: Tensor
 
     def __init__(self, encoder: Encoder, rounds: int = 3, *, memory: int = 200) -> None:

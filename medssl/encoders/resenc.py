@@ -108,6 +108,8 @@ class ResEnc(Encoder):
         ConfigError: unknown preset, or overrides of different lengths.
     """
 
+    exports_any_size = True
+
     def __init__(
         self,
         in_channels: int = 1,

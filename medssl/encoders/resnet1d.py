@@ -49,6 +49,8 @@ class ResNet1d(Encoder):
         ConfigError: an even kernel, or blocks that do not fit the widths.
     """
 
+    exports_any_size = True
+
     def __init__(
         self,
         in_channels: int = 1,

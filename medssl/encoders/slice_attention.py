@@ -122,7 +122,7 @@ class DeformableAttention(nn.Module):
             length: (B,) int64 elements that are filled, at least 1; all of them by default.
         """
         if length is None:
-            length = torch.full((len(x),), x.shape[-1], device=x.device)
+            length = torch.full((x.shape[0],), x.shape[-1], device=x.device)
         x = x.masked_fill((torch.arange(x.shape[-1], device=x.device) >= length.view(-1, 1)).unsqueeze(1), 0.0)
         q = self.to_q(x).unflatten(1, (HEADS, HEAD_WIDTH))
         places, count = self._places(q, length)

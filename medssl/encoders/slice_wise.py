@@ -22,6 +22,8 @@ class SliceWise(Encoder):
         encoder: of images, ``dims`` 2; what is wrapped.
     """
 
+    exports_any_size = True
+
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         if encoder.dims != 2:
@@ -38,7 +40,7 @@ class SliceWise(Encoder):
 
     def forward(self, x: Tensor) -> Features:
         """See ``Encoder.forward``: (B, C, Z, Y, X)."""
-        batch = len(x)
+        batch = x.shape[0]  # not len(x), which would fix the batch of an exported encoder
         features: Features = self.encoder(x.transpose(1, 2).flatten(0, 1))
         maps = [m.unflatten(0, (batch, -1)).transpose(1, 2) for m in features.maps]
         return Features(features.pooled.unflatten(0, (batch, -1)).mean(1), maps)

@@ -73,6 +73,8 @@ class TS2Vec(Encoder):
         dropout: of the output while training.
     """
 
+    exports_any_size = True
+
     def __init__(
         self, in_channels: int = 1, width: int = 64, *, out_dim: int = 320, depth: int = 10, dropout: float = 0.1
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +28,7 @@ def resize_positions(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) 
     Returns:
         (1, prod(new), D), of the table's type.
     """
-    if old == new:
+    if old == new and not torch.compiler.is_exporting():  # a file for any size must not take this way
         return table
     grid = table.transpose(1, 2).reshape(1, -1, *old).float()
     resized = F.interpolate(grid, size=new, mode=_MODES[len(new)], align_corners=False)
@@ -53,6 +54,8 @@ class ViT(Encoder):
     Raises:
         ConfigError: sizes that do not fit each other.
     """
+
+    exports_any_size = True
 
     def __init__(
         self,

@@ -1,14 +1,20 @@
-"""A few test cases with the answer of every arm, small enough for the report: ``STUDY/examples.npz``.
+"""What the report's pictures need beside the numbers: ``STUDY/examples.npz``, version 2.
 
-Keys, for case n: ``kind_n`` ("slice" or "strip"), ``recording_n``, then
+``format_version``; for case n ``kind_n`` ("stack" or "strip"), ``recording_n``, then
 
-* slices: ``pixel_mm_n`` (2,), ``image_n``, ``reference_n`` and ``prediction_n/ARM/BUDGET``, all (H, W) uint8;
+* stacks: ``pixel_mm_n`` (2,), ``slices_n`` (S,), ``depth_n``; ``image_n``, ``reference_n`` and
+  ``prediction_n/ARM/BUDGET``, all (S, H, W) uint8, and ``dice_n/ARM/BUDGET`` of the whole case;
 * strips: ``signal_n`` (C, T) float16, ``channels_n``, ``rate_hz_n``, ``start_s_n``, ``onset_s_n`` (m,), ``true_n`` (m,)
-  class names, ``prediction_n/ARM/BUDGET`` (m,) class names. Recordings with one label have m = 1 and onset NaN.
+  class names, ``prediction_n/ARM/BUDGET`` (m,) class names. Recordings with one label have m = 1 and onset NaN;
+
+``calibration/ARM/BUDGET`` (3, B), see ``medssl.evaluation.calibration``; ``map...``, see
+``medssl.evaluation.feature_maps``; ``cohort_card``, JSON, see ``medssl.evaluation.cohort_card``. Version 1 had "slice"
+for "stack", with (H, W) arrays, and cases only.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +23,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.evaluation.calibration import calibration
+from medssl.evaluation.cohort_card import cohort_card
+from medssl.evaluation.feature_maps import feature_maps
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from medssl.evaluation.planning import Plan
 
-__all__ = ["write_examples"]
+__all__ = ["FORMAT_VERSION", "write_examples"]
 
+FORMAT_VERSION = 2
 CASES = 4
 STRIP_S = 10.0
 CHANNELS = 3
@@ -31,47 +42,87 @@ MOST_SAMPLES = 1500
 
 
 def write_examples(plan: Plan, predictions: Mapping[tuple[str, str, int], pd.DataFrame]) -> None:
-    """Collect examples of the smallest and the largest budget, first repeat; writes nothing where there is nothing."""
+    """Collect cases of the smallest and the largest budget, first repeat, and the numbers behind the other pictures.
+
+    Writes nothing where there is nothing.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
     if plan.layout.info.task == "segmentation":
-        arrays = _slices(plan)
+        arrays |= _stacks(plan)
     elif plan.layout.info.task == "classification" and plan.facts["cohort"]["kind"] == "signal":
-        arrays = _strips(plan, predictions)
-    else:
-        arrays = {}
+        arrays |= _strips(plan, predictions)
+    for (arm, budget), sums in calibration(predictions, plan.layout.info).items():
+        arrays[f"calibration/{arm}/{budget}"] = sums
+    arrays |= feature_maps(plan)
+    card = cohort_card(Path(plan.facts["cohort"]["path"]))
+    if card:
+        arrays["cohort_card"] = np.array(json.dumps(card))
     file = plan.out / "examples.npz"
     if not arrays:
         file.unlink(missing_ok=True)
         return
+    arrays["format_version"] = np.array(FORMAT_VERSION)
     beside = plan.out / ".examples.part.npz"
     np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
     beside.replace(file)
 
 
 def _shown(plan: Plan) -> list[tuple[str, str, Path]]:
-    """(arm, budget, cell folder) of the first repeat at the smallest and the largest budget."""
+    """(arm, budget, cell folder) of the first repeat (and fold) at the smallest and the largest budget."""
     budgets = list(plan.layout.budgets)
     wanted = dict.fromkeys((budgets[0], budgets[-1]))
-    return [(c.encoder, c.budget, c.folder) for c in plan.cells if c.repeat == 0 and c.budget in wanted]
+    first: dict[tuple[str, str], Path] = {}
+    for c in plan.cells:
+        if c.repeat == 0 and c.budget in wanted:
+            first.setdefault((c.encoder, c.budget), c.folder)
+    return [(arm, budget, folder) for (arm, budget), folder in first.items()]
 
 
-def _slices(plan: Plan) -> dict[str, NDArray[Any]]:
-    """Slices that the fine-tuning runs kept; every arm keeps the same ones."""
+def _stacks(plan: Plan) -> dict[str, NDArray[Any]]:
+    """Slices that the fine-tuning runs kept; every arm keeps the same ones.
+
+    Runs of earlier releases kept one whole slice: it is shown where no run of the study kept more, and left out where
+    it does not fit the others.
+    """
+    found = {(arm, budget): folder / "examples.npz" for arm, budget, folder in _shown(plan)}
+    kept = {key: _read(file) for key, file in found.items() if file.is_file()}
+    newest = [arrays for arrays in kept.values() if "slices_0" in arrays] or list(kept.values())
     out: dict[str, NDArray[Any]] = {}
-    for arm, budget, folder in _shown(plan):
-        file = folder / "examples.npz"
-        if not file.is_file():
-            continue
-        with np.load(file, allow_pickle=False) as kept:
-            for n in range(CASES):
-                if f"image_{n}" not in kept:
-                    break
-                if f"image_{n}" not in out:
-                    out[f"kind_{n}"] = np.array("slice")
-                    for name in ("image", "reference", "recording"):
-                        out[f"{name}_{n}"] = kept[f"{name}_{n}"]
-                    out[f"pixel_mm_{n}"] = _pixel_mm(plan, str(kept[f"recording_{n}"]))
-                out[f"prediction_{n}/{arm}/{budget}"] = kept[f"prediction_{n}"]
+    for n in range(CASES):
+        source = next((arrays for arrays in newest if f"image_{n}" in arrays), None)
+        if source is None:
+            break
+        out |= _stack(plan, source, n)
+        for (arm, budget), arrays in kept.items():
+            prediction = _three(arrays.get(f"prediction_{n}", np.zeros((0, 0, 0))))
+            if prediction.shape == out[f"image_{n}"].shape:
+                out[f"prediction_{n}/{arm}/{budget}"] = prediction
+                if f"dice_{n}" in arrays:
+                    out[f"dice_{n}/{arm}/{budget}"] = arrays[f"dice_{n}"]
     return out
+
+
+def _stack(plan: Plan, source: Mapping[str, NDArray[Any]], n: int) -> dict[str, NDArray[Any]]:
+    """Image and reference of a case, and where its slices lie (unknown in files of earlier releases)."""
+    recording = source[f"recording_{n}"]
+    image = _three(source[f"image_{n}"])
+    step = float(source.get(f"step_{n}", 1))
+    return {
+        f"kind_{n}": np.array("stack"), f"recording_{n}": recording, f"image_{n}": image,
+        f"reference_{n}": _three(source[f"reference_{n}"]), f"pixel_mm_{n}": step * _pixel_mm(plan, str(recording)),
+        f"slices_{n}": source.get(f"slices_{n}", np.arange(len(image))),
+        f"depth_{n}": source.get(f"depth_{n}", np.array(len(image))),
+    }  # fmt: skip
+
+
+def _read(file: Path) -> dict[str, NDArray[Any]]:
+    with np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _three(slices: NDArray[Any]) -> NDArray[Any]:
+    """(S, H, W); a single slice (H, W) becomes a stack of one."""
+    return slices[None] if slices.ndim == 2 else slices
 
 
 def _pixel_mm(plan: Plan, recording: str) -> NDArray[np.float64]:

@@ -127,7 +127,7 @@ class Decoder(nn.Module):
         """
         if self.slice_wise:
             slices = self._forward(_slices(x), [_slices(m) for m in maps])
-            return [y.unflatten(0, (len(x), -1)).transpose(1, 2) for y in slices]
+            return [y.unflatten(0, (x.shape[0], -1)).transpose(1, 2) for y in slices]
         return self._forward(x, maps)
 
     def _forward(self, x: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:

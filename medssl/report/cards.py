@@ -1,4 +1,4 @@
-"""Small parts that study and run pages share: fact cards, the cohort's card, provenance."""
+"""Small parts that pages share: fact cards, the cohort's card, provenance."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medssl.report.html import Html, details, section, table, tag
+from medssl.evaluation.cohort_card import cohort_card
+from medssl.report.html import Html, figure, listing, section, table, tag
+from medssl.report.plots import histogram_chart
 
-__all__ = ["cards", "cohort_cards", "histogram_table", "provenance"]
+__all__ = ["cards", "cohort_cards", "provenance"]
 
 Entry = Mapping[str, Any]
 
@@ -19,8 +21,13 @@ def cards(facts: Mapping[str, object]) -> Html:
     return tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts.items()), class_="cards")
 
 
-def cohort_cards(summary: Entry) -> Html:
-    """The cohort's card: what went in, what was refused, how labels are spread over the split."""
+def cohort_cards(summary: Entry, pictures: Mapping[str, Any] | None = None) -> Html:
+    """The cohort's card: what went in, what was refused, how recordings vary, how labels are spread over the split.
+
+    Args:
+        summary: of the study.
+        pictures: ``examples.npz``; where it has no card the cohort itself is asked, if it can be reached.
+    """
     c, s = summary["cohort"], summary["split"]
     grid = {}
     if c.get("spacing_mm"):
@@ -39,11 +46,13 @@ def cohort_cards(summary: Entry) -> Html:
         for b in summary["budgets"]
     ]  # fmt: skip
     head = ["budget asked", "patients", "of them for training", "for choosing the checkpoint", "labelled cases"]
+    kept = (pictures or {}).get("cohort_card")
+    card = json.loads(str(kept)) if kept is not None else cohort_card(Path(c["path"]))
     caption = "What each budget held, over its draws. Validation patients come out of the budget."
     return section(
         "Data",
         cards(facts),
-        _variation(Path(c["path"])),
+        _variation(card),
         table(head, draws, caption=caption, numeric=(1, 2, 3, 4)) if draws else Html(""),
         id_="data",
     )
@@ -54,48 +63,30 @@ def _range(draws: list[Entry], key: str) -> str:
     return "–" if not values else f"{values[0]}" if len(values) == 1 else f"{values[0]}–{values[-1]}"
 
 
-def _variation(cohort: Path) -> Html:
-    """Spread of what differs between recordings, and the reasons of refusals, when the cohort can be reached."""
-    file = cohort / "recordings.parquet"
-    if not file.is_file():
+def _variation(card: Entry) -> Html:
+    """Spread of what differs between recordings, and the reasons of refusals."""
+    if not card:
         return Html("")
-    import pandas as pd
-
-    manifest = pd.read_parquet(file)
-    parts = []
-    if "n_samples" in manifest and manifest["n_samples"].notna().any() and manifest["rate_hz"].notna().any():
-        parts.append(histogram_table("Duration (s)", (manifest["n_samples"] / manifest["rate_hz"]).dropna().tolist()))
-    for axis, name in enumerate("zyx"):
-        if "n_samples" in manifest and manifest["n_samples"].notna().any():
-            break
-        parts.append(histogram_table(f"Extent along {name} (voxels)", [s[axis] for s in manifest["shape"]]))
-    for column in ("site", "scanner"):
-        counts: Any = manifest[column].fillna("").replace("", "unknown").value_counts() if column in manifest else {}
-        if len(counts) > 1:
-            parts.append(table([column, "recordings"], list(counts.items())[:12], caption=f"By {column}", numeric=(1,)))
-    rejected = cohort / "rejected.csv"
-    if rejected.is_file():
-        reasons = pd.read_csv(rejected)
-        if len(reasons) and "reason" in reasons:
-            rows = list(reasons["reason"].astype(str).str.slice(0, 120).value_counts().items())[:12]
-            parts.append(table(["reason", "files"], rows, caption="Rejected on preparation", numeric=(1,)))
-    return details("Variation within the cohort", tag("div", *parts, class_="grid")) if parts else Html("")
-
-
-def histogram_table(title: str, values: list[float], bins: int = 8) -> Html:
-    """A histogram as a table with bars, so that it can be read without seeing it."""
-    import numpy as np
-
-    counts, edges = np.histogram(values, bins=bins if len(set(values)) > 1 else 1)
-    rows = []
-    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
-        share = 100 * count / max(int(counts.max()), 1)
-        bar = Html(
-            '<svg viewBox="0 0 100 10" width="100" height="10" aria-hidden="true">'
-            f'<rect width="{share:.0f}" height="10" fill="var(--s1)"/></svg>'
+    charts, same = [], []
+    for title, found in card["histograms"].items():
+        if found["edges"][0] == found["edges"][-1]:
+            same.append(f"{title}: {found['edges'][0]:.4g}")
+            continue
+        chart = histogram_chart(
+            found["edges"], found["counts"], title=f"Histogram of {title}", x_label=title, what="recordings"
         )
-        rows.append([f"{low:.4g}–{high:.4g}", bar, int(count)])
-    return table([title, "", "recordings"], rows, caption=title, numeric=(2,))
+        charts.append(figure(chart, title))
+    tables = [
+        table([what, "recordings"], list(names.items()), caption=f"By {what}", numeric=(1,))
+        for what, names in card["counts"].items()
+    ]
+    if card["rejected"]:
+        tables.append(
+            table(["reason", "inputs"], list(card["rejected"].items()), caption="Rejected on preparation", numeric=(1,))
+        )
+    said = tag("p", f"The same in all recordings: {'; '.join(same)}.", class_="muted") if same else Html("")
+    grid = tag("div", *charts, *tables, class_="grid") if charts or tables else Html("")
+    return Html(tag("h3", "Variation within the cohort") + said + grid)
 
 
 _CONFIGURATION = (
@@ -119,7 +110,7 @@ def provenance(summary: Entry) -> Html:
     config = {k: summary[k] for k in _CONFIGURATION if k in summary}
     return section(
         "Provenance", cards(facts),
-        details("Complete configuration", tag("pre", tag("code", json.dumps(config, indent=1, ensure_ascii=False)))),
-        details("Software", tag("pre", tag("code", json.dumps(environment, indent=1, ensure_ascii=False)))),
+        listing("Complete configuration", tag("pre", tag("code", json.dumps(config, indent=1, ensure_ascii=False)))),
+        listing("Software", tag("pre", tag("code", json.dumps(environment, indent=1, ensure_ascii=False)))),
         id_="provenance",
     )  # fmt: skip

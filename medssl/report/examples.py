@@ -1,61 +1,52 @@
-"""Example predictions over the image or signal, from ``STUDY/examples.npz``."""
+"""Example predictions over the image or signal, from ``STUDY/examples.npz`` of any version."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medssl.report.html import Html, figure, section, tag
-from medssl.report.pictures import slice_picture, strip_picture
+from medssl.report.pictures import strip_picture
+from medssl.report.stacks import stack_case
+from medssl.report.study_data import Arrays, Study, chooser, patients_of
 
 __all__ = ["example_section"]
 
-Arrays = Mapping[str, NDArray[Any]]
 
-
-def example_section(folder: Path, summary: Mapping[str, Any]) -> Html:
+def example_section(study: Study) -> Html:
     """Test cases with every arm's answer at the smallest and the largest budget; empty where none were kept."""
-    file = folder / "examples.npz"
-    if not file.is_file():
-        return Html("")
-    with np.load(file, allow_pickle=False) as kept:
-        arrays = {name: kept[name] for name in kept.files}
-    budgets = [b for b in summary["budgets"] if any(name.endswith(f"/{b['asked']}") for name in arrays)]
+    arrays, arms = study.pictures, study.arms
+    budgets = [b for b in study.budgets if any(n.startswith("prediction_") and n.endswith(f"/{b['asked']}")
+                                               for n in arrays)]  # fmt: skip
     cases = sorted({int(name[5:]) for name in arrays if name.startswith("kind_")})
     if not budgets or not cases:
         return Html("")
-    slices = str(arrays[f"kind_{cases[0]}"]) == "slice"
-    blocks = [
-        tag("div", tag("h3", f"{b['n_patients']:g} labelled patients"),
-            *(_case(arrays, n, b["asked"], list(summary["encoders"]), slices) for n in cases),
-            data_group="examples", data_value=b["asked"])
-        for b in budgets
-    ]  # fmt: skip
-    options = [tag("option", f"{b['n_patients']:g} labelled patients", value=b["asked"]) for b in reversed(budgets)]
-    boxes = (
-        [_box("reference", "reference (solid yellow)"), _box("prediction", "prediction (dashed cyan)")]
-        if slices
-        else []
-    )
-    controls = tag(
-        "div",
-        tag("label", "Show ", tag("select", *options, data_choose="examples")),
-        *boxes,
-        class_="controls",
-        hidden="",
-    )
-    return section("Examples", tag("p", _explanation(slices)), controls, *blocks, id_="examples")
+    slices = str(arrays[f"kind_{cases[0]}"]) in ("slice", "stack")  # a slice: of version 1
+    if slices:
+        boxes = [_box("reference", "reference (solid yellow)"), _box("prediction", "prediction (dashed cyan)")]
+        blocks = [stack_case(arrays, n, budgets, arms) for n in cases]
+        controls = chooser("examples", budgets, *boxes, last=True)
+    else:
+        blocks = [
+            tag("div", tag("h3", patients_of(b)), *(_strip(arrays, n, b["asked"], arms) for n in cases),
+                data_group="examples", data_value=b["asked"])
+            for b in budgets
+        ]  # fmt: skip
+        controls = chooser("examples", budgets, last=True)
+    missing = [a for a in arms if not any(n.startswith("prediction_") and f"/{a}/" in n for n in arrays)]
+    text = _explanation(slices) + (f" Not kept: {', '.join(missing)}." if missing else "")
+    return section("Examples", tag("p", text), controls, *blocks, id_="examples")
 
 
 def _explanation(slices: bool) -> str:
     if slices:
         return (
-            "The first test cases, in the slice that shows most of the reference; not chosen by result. Anterior is "
-            "up, the patient's right on the left. Solid yellow: reference; dashed cyan: prediction."
+            "The first test cases, not chosen by result, cropped to the surroundings of the reference. Anterior is up, "
+            "the patient's right on the left. Solid yellow: reference; dashed cyan: prediction. What an arm found "
+            "outside the crop is not seen here but counts in the Dice of the case."
         )
     return (
         "Stretches of test recordings with the rarest classes. Above each signal the true class of every event, "
@@ -64,43 +55,16 @@ def _explanation(slices: bool) -> str:
 
 
 def _box(name: str, text: str) -> Html:
-    return tag("label", tag("input", type="checkbox", checked="", data_toggle=name), f" {text}")
+    return tag("label", tag("input", type="checkbox", checked="", autocomplete="off", data_toggle=name), f" {text}")
 
 
-def _case(arrays: Arrays, n: int, budget: str, arms: list[str], slices: bool) -> Html:
+def _strip(arrays: Arrays, n: int, budget: str, arms: list[str]) -> Html:
     answers = {a: arrays[f"prediction_{n}/{a}/{budget}"] for a in arms if f"prediction_{n}/{a}/{budget}" in arrays}
     recording = str(arrays[f"recording_{n}"])
-    if not slices:
-        return figure(_strip(arrays, n, answers, recording), f"Recording {recording}")
-    tiles = [_tile(arrays, n, arm, answer, recording) for arm, answer in answers.items()]
-    return tag("div", tag("p", f"Recording {recording}", class_="muted"), tag("div", *tiles, class_="tiles"))
+    return figure(_picture(arrays, n, answers, recording), f"Recording {recording}")
 
 
-def _tile(arrays: Arrays, n: int, arm: str, answer: NDArray[Any], recording: str) -> Html:
-    """One slice as radiologists see it.
-
-    Rows of a prepared slice run to anterior and columns to the right; half a turn puts anterior up and the patient's
-    right on the left.
-    """
-    image, reference, prediction = (a[::-1, ::-1] for a in (arrays[f"image_{n}"], arrays[f"reference_{n}"], answer))
-    overlap = _overlap(reference, prediction)
-    height, width = (float(v) for v in arrays[f"pixel_mm_{n}"])
-    picture = slice_picture(
-        image, reference, prediction, pixel_mm=(height, width),
-        label=f"Recording {recording}, contours of the reference and of {arm}: {overlap}",
-    )  # fmt: skip
-    return figure(picture, f"{arm} · {overlap}")
-
-
-def _overlap(reference: NDArray[Any], prediction: NDArray[Any]) -> str:
-    """Dice of this slice, classes together; said to be of the slice, since it is not the metric of the study."""
-    a, b = reference > 0, prediction > 0
-    total = int(a.sum() + b.sum())
-    same = int(((reference == prediction) & a).sum())
-    return f"overlap in this slice {2 * same / total:.2f}" if total else "nothing here"
-
-
-def _strip(arrays: Arrays, n: int, answers: Mapping[str, NDArray[Any]], recording: str) -> Html:
+def _picture(arrays: Arrays, n: int, answers: Mapping[str, NDArray[Any]], recording: str) -> Html:
     signal = np.asarray(arrays[f"signal_{n}"], dtype=np.float64)
     start, rate = float(arrays[f"start_s_{n}"]), float(arrays[f"rate_hz_{n}"])
     onsets = np.nan_to_num(arrays[f"onset_s_{n}"], nan=start + signal.shape[1] / rate / 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html as _html
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Html", "details", "escape", "figure", "page", "section", "table", "tag"]
+__all__ = ["Html", "details", "escape", "figure", "listing", "page", "section", "table", "tag"]
 
 
 class Html(str):
@@ -72,6 +72,11 @@ def details(summary: str, *children: object) -> Html:
     return tag("details", tag("summary", summary), *children)
 
 
+def listing(summary: str, *children: object) -> Html:
+    """As ``details``, for long texts that stay folded on paper too."""
+    return tag("details", tag("summary", summary), *children, class_="listing")
+
+
 def page(title: str, parts: Mapping[str, Html], *, lead: Html, footer: Html) -> Html:
     """A complete page without a single reference to another file.
 
@@ -81,7 +86,8 @@ def page(title: str, parts: Mapping[str, Html], *, lead: Html, footer: Html) -> 
         lead: what stands above everything.
         footer: what stands below.
     """
-    from medssl.report.style import SCRIPT, STYLE
+    from medssl.report.script import SCRIPT
+    from medssl.report.style import STYLE
 
     links = [tag("a", name, href=f"#{anchor(name)}") for name in parts]
     head = Html(

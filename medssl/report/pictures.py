@@ -1,8 +1,7 @@
-"""Example cases: slices with contours of reference and prediction, strips of signal with labelled events."""
+"""Parts of example cases: images, contours, strips of signal with labelled events."""
 
 from __future__ import annotations
 
-import base64
 import math
 import struct
 import zlib
@@ -14,9 +13,7 @@ from numpy.typing import NDArray
 
 from medssl.report.html import Html, escape
 
-__all__ = ["contour_path", "png", "slice_picture", "strip_picture"]
-
-MOST_PIXELS = 320
+__all__ = ["contour_path", "png", "strip_picture"]
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
@@ -37,17 +34,46 @@ def png(image: NDArray[np.uint8]) -> bytes:
     )
 
 
-def contour_path(labels: NDArray[np.integer]) -> str:
-    """SVG path along the pixel edges between different labels of (H, W); neighbouring edges are joined into one run."""
+def contour_path(labels: NDArray[np.integer], top: int = 0) -> str:
+    """SVG path along the pixel edges between different labels.
+
+    Edges are joined into runs, and runs at whose end another begins into lines with short relative steps, which takes a
+    third of the room.
+
+    Args:
+        labels: (H, W) classes.
+        top: added to every y.
+
+    >>> contour_path(np.array([[1, 1]]))
+    'M0 0h2v1h-2v-1'
+    """
     padded = np.pad(labels, 1)
-    parts = []
     across = padded[1:, 1:-1] != padded[:-1, 1:-1]  # edge above pixel row y, one per column
-    for y, x0, x1 in _runs(across):
-        parts.append(f"M{x0} {y}H{x1}")
     down = (padded[1:-1, 1:] != padded[1:-1, :-1]).T  # edge left of pixel column x, one per row
-    for x, y0, y1 in _runs(down):
-        parts.append(f"M{x} {y0}V{y1}")
+    runs = [((x0, y), (x1, y)) for y, x0, x1 in _runs(across)] + [((x, y0), (x, y1)) for x, y0, y1 in _runs(down)]
+    at: dict[tuple[int, int], list[int]] = {}
+    for i, ends in enumerate(runs):
+        for end in ends:
+            at.setdefault(end, []).append(i)
+    unused = [True] * len(runs)
+    parts = []
+    for i, (start, end) in enumerate(runs):
+        if not unused[i]:
+            continue
+        unused[i] = False
+        parts.append(f"M{start[0]} {start[1] + top}{_step(start, end)}")
+        here = end
+        while (following := next((j for j in at[here] if unused[j]), None)) is not None:
+            unused[following] = False
+            first, last = runs[following]
+            there = last if first == here else first
+            parts.append(_step(here, there))
+            here = there
     return "".join(parts)
+
+
+def _step(a: tuple[int, int], b: tuple[int, int]) -> str:
+    return f"h{b[0] - a[0]}" if a[1] == b[1] else f"v{b[1] - a[1]}"
 
 
 def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
@@ -56,39 +82,6 @@ def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
     line, first = np.nonzero(change == 1)
     _, last = np.nonzero(change == -1)
     return [(int(a), int(b), int(c)) for a, b, c in zip(line, first, last, strict=True)]
-
-
-def slice_picture(
-    image: NDArray[np.uint8],
-    reference: NDArray[np.integer],
-    prediction: NDArray[np.integer] | None,
-    *,
-    label: str,
-    pixel_mm: tuple[float, float] = (1.0, 1.0),
-) -> Html:
-    """A slice with the contour of the reference (solid) and of the prediction (dashed).
-
-    Args:
-        image: (H, W).
-        reference: (H, W) classes.
-        prediction: (H, W) classes, or None.
-        label: read aloud.
-        pixel_mm: height and width of a pixel; the picture keeps the body's proportions.
-    """
-    step = max(1, math.ceil(max(image.shape) / MOST_PIXELS))
-    image, reference = image[::step, ::step], reference[::step, ::step]
-    height, width = image.shape
-    data = base64.b64encode(png(np.ascontiguousarray(image))).decode()
-    dashed = ""
-    if prediction is not None:
-        dashed = f'<path class="prediction" d="{contour_path(prediction[::step, ::step])}"/>'
-    shape = f"aspect-ratio:{width * pixel_mm[1]:.4g}/{height * pixel_mm[0]:.4g}"
-    return Html(
-        f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" style="{shape}" role="img" '
-        f'aria-label="{escape(label)}"><image href="data:image/png;base64,{data}" width="{width}" height="{height}" '
-        'preserveAspectRatio="none" style="image-rendering:pixelated"/>'
-        f'<path class="reference" d="{contour_path(reference)}"/>{dashed}</svg>'
-    )
 
 
 def strip_picture(

@@ -11,8 +11,8 @@ from medssl.evaluation.metrics import info_of
 from medssl.evaluation.metrics.catalogue import HEADLINE
 from medssl.evaluation.verdict import format_value
 from medssl.report.cards import cards
-from medssl.report.charts import confusion_chart
-from medssl.report.html import Html, details, figure, page, section, table, tag
+from medssl.report.html import Html, figure, listing, page, section, table, tag
+from medssl.report.plots import confusion_chart
 from medssl.report.training import run_curves
 
 __all__ = ["run_page"]
@@ -110,5 +110,5 @@ def _provenance(run: Path) -> Html:
     parts = []
     for name, title in (("config.yaml", "Configuration"), ("environment.json", "Software, device and data")):
         if (run / name).is_file():
-            parts.append(details(title, tag("pre", tag("code", (run / name).read_text(encoding="utf-8")))))
+            parts.append(listing(title, tag("pre", tag("code", (run / name).read_text(encoding="utf-8")))))
     return section("Provenance", *parts, id_="provenance") if parts else Html("")

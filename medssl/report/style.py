@@ -1,16 +1,16 @@
-"""The look of the page: one style sheet for screen, phone, print, light and dark, and a few lines of script."""
+"""The look of the page: one style sheet for screen, phone, print, light and dark."""
 
 from __future__ import annotations
 
-__all__ = ["SCRIPT", "STYLE"]
+__all__ = ["STYLE"]
 
 # Series colours are Okabe and Ito's, told apart with any colour vision; darker and lighter ones keep a contrast of at
 # least 3:1 on the two backgrounds. Shapes and labels carry the same information again.
 STYLE = """
 :root{--bg:#fff;--fg:#1b1f24;--muted:#57606a;--line:#d0d7de;--card:#f6f8fa;--accent:#0550ae;--grid:#e6eaee;
 --s0:#5b6068;--s1:#0072b2;--s2:#b34700;--s3:#00795a;--s4:#a3487a;--s5:#8a6d00;--s6:#4b4fb8;--good:#00694d;--bad:#a83200}
-@media (prefers-color-scheme:dark){:root{--bg:#14171c;--fg:#e6e9ee;--muted:#a3acb8;--line:#39414c;--card:#1d2229;
---accent:#79b8ff;--grid:#2a313a;--s0:#b0b7c1;--s1:#5ab4f0;--s2:#f08a4b;--s3:#35c79a;--s4:#e59ac4;--s5:#e3c34a;
+@media screen and (prefers-color-scheme:dark){:root{--bg:#14171c;--fg:#e6e9ee;--muted:#a3acb8;--line:#39414c;
+--card:#1d2229;--accent:#79b8ff;--grid:#2a313a;--s0:#b0b7c1;--s1:#5ab4f0;--s2:#f08a4b;--s3:#35c79a;--s4:#e59ac4;--s5:#e3c34a;
 --s6:#a3a8ff;--good:#4fd1a5;--bad:#ff9c73}}
 *{box-sizing:border-box}
 html{scroll-behavior:smooth;-webkit-text-size-adjust:100%}
@@ -36,10 +36,21 @@ figure{margin:.8rem 0 1.2rem}
 figcaption{font-size:.9rem;max-width:46rem;margin-top:.35rem}
 .chart{width:100%;max-width:40rem;height:auto;display:block}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:1rem}
-.grid>.chart{max-width:24rem}.grid figure{margin:0}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,14rem),1fr));gap:.8rem}
-.tiles figure{margin:0}.tiles svg{width:100%;height:auto;display:block;background:#000;border-radius:.25rem}
-.wide svg{background:none}
+.grid .chart{max-width:24rem}.grid figure{margin:0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(47%,11rem),1fr));gap:.8rem}
+.answers{display:contents}
+.tiles figure{margin:0}.slice{width:100%;height:auto;display:block;background:#000;border-radius:.25rem}
+.store{position:absolute}
+.controls{margin:.6rem 0;display:flex;flex-wrap:wrap;gap:.3rem .6rem;align-items:center}
+.slide input{flex:1 1 10rem;max-width:22rem;min-width:0;accent-color:var(--accent);min-height:1.8rem}
+.slide output{font-variant-numeric:tabular-nums;font-size:.93rem}
+#tip{position:fixed;z-index:9;pointer-events:none;max-width:min(20rem,calc(100vw - 1rem));background:var(--fg);
+color:var(--bg);padding:.3rem .55rem;border-radius:.3rem;font-size:.88rem;line-height:1.35}
+.point{cursor:pointer}.point:focus{outline:none}
+.point:focus-visible>:is(circle,rect,path){stroke:var(--accent);stroke-width:3}
+.same>circle{stroke:var(--fg);stroke-width:2.5;fill-opacity:1}
+svg .frame{fill:none;stroke:var(--line)}
+svg .dot{fill:var(--c);stroke:var(--c);fill-opacity:.8}svg .ring{fill-opacity:.12;stroke-width:1.8}
 .scroll{overflow-x:auto;max-width:100%}
 table{border-collapse:collapse;font-size:.93rem;font-variant-numeric:tabular-nums;min-width:100%}
 caption{text-align:left;padding:.2rem 0 .5rem;font-size:.9rem}
@@ -64,27 +75,22 @@ svg text{fill:var(--fg);font:13px system-ui,-apple-system,"Segoe UI",Roboto,sans
 svg .small{font-size:11.5px}svg .muted{fill:var(--muted)}
 svg .axis{stroke:var(--muted);stroke-width:1}svg .gridline{stroke:var(--grid);stroke-width:1}
 svg .trace{fill:none;stroke:var(--fg);stroke-width:1}
-svg .reference{fill:none;stroke:#ffd400;stroke-width:1.6;vector-effect:non-scaling-stroke}
-svg .prediction{fill:none;stroke:#00e5ff;stroke-width:1.6;stroke-dasharray:4 2;vector-effect:non-scaling-stroke}
+svg .reference{fill:none;stroke:#ffd400;stroke-width:1.3;vector-effect:non-scaling-stroke}
+svg .prediction{fill:none;stroke:#00e5ff;stroke-width:1.3;stroke-dasharray:4 2;vector-effect:non-scaling-stroke}
 body.no-reference svg .reference,body.no-prediction svg .prediction{display:none}
+[data-by=label] .l0{--c:var(--s0)}[data-by=label] .l1{--c:var(--s1)}[data-by=label] .l2{--c:var(--s2)}
+[data-by=label] .l3{--c:var(--s3)}[data-by=label] .l4{--c:var(--s4)}[data-by=label] .l5{--c:var(--s5)}
+[data-by=label] .l6{--c:var(--s6)}
+[data-by=site] .s0{--c:var(--s0)}[data-by=site] .s1{--c:var(--s1)}[data-by=site] .s2{--c:var(--s2)}
+[data-by=site] .s3{--c:var(--s3)}[data-by=site] .s4{--c:var(--s4)}[data-by=site] .s5{--c:var(--s5)}
+[data-by=site] .s6{--c:var(--s6)}
+[data-by=patient] .dot{--c:hsl(var(--h) 65% 38%)}
+@media screen and (prefers-color-scheme:dark){[data-by=patient] .dot{--c:hsl(var(--h) 65% 68%)}}
 footer{padding-top:1rem;padding-bottom:2.5rem;font-size:.9rem;color:var(--muted);border-top:1px solid var(--line)}
 [hidden]{display:none!important}
-@media (max-width:40rem){svg.line text{font-size:17px}
+@media (max-width:40rem){svg.line text{font-size:20px}
 body{font-size:15px}h1{font-size:1.4rem}.verdict{font-size:1.05rem}}
 .strip{width:100%;min-width:44rem;height:auto;display:block}
 @media print{nav,.skip,.controls{display:none}body{font-size:10.5pt}section,figure,tr{break-inside:avoid}
-details:not([open])>*{display:revert}a{color:inherit;text-decoration:none}.scroll{overflow:visible}th,td{white-space:normal}}
-"""
-
-# Without script everything is visible; the script adds choosing one budget's examples and hiding contours.
-SCRIPT = """
-document.querySelectorAll('select[data-choose]').forEach(function(choice){
-  function show(){document.querySelectorAll('[data-group="'+choice.dataset.choose+'"]').forEach(function(item){
-    item.hidden=item.dataset.value!==choice.value})}
-  choice.addEventListener('change',show);show();
-});
-document.querySelectorAll('input[data-toggle]').forEach(function(box){
-  box.addEventListener('change',function(){document.body.classList.toggle('no-'+box.dataset.toggle,!box.checked)})
-});
-document.querySelectorAll('.controls').forEach(function(bar){bar.hidden=false});
+#tip{display:none}a{color:inherit;text-decoration:none}.scroll{overflow:visible}th,td{white-space:normal}}
 """

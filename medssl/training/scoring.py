@@ -17,6 +17,7 @@ from medssl.evaluation.metrics import (
     segmentation_metrics,
 )
 from medssl.heads.base import Head
+from medssl.training.example_stacks import example_stack
 from medssl.training.inference import Testing, applied, predict_items, segment
 from medssl.training.levels import Decisions
 from medssl.training.sequences import Embedded
@@ -123,24 +124,16 @@ def score_masks(
                      "empty_reference": m.empty_reference, "empty_prediction": m.empty_prediction}
                 )  # fmt: skip
             if n < EXAMPLES:
-                examples |= _example_slice(n, recordings, row, prediction, reference)
-                examples[f"recording_{n}"] = np.array(about["recording"])
+                image = recordings.network_input(row, recordings.whole(row))[0]
+                kept = example_stack(image, reference, prediction)
+                kept["recording"] = np.array(about["recording"])
+                kept["dice"] = np.array(mean_dice(prediction, reference, len(target.classes)))
+                examples |= {f"{name}_{n}": array for name, array in kept.items()}
     frame = pd.DataFrame(cases)
     keys = frame["metric"] + np.where(frame["label"] != "", "/" + frame["label"], "")
     per_patient = frame.assign(key=keys).groupby(["key", "patient"], sort=False)["value"].mean()
     metrics = per_patient.groupby("key", sort=False).mean()
     return Scores({str(k): float(v) for k, v in metrics.items()}, cases, examples=examples)
-
-
-def _example_slice(
-    n: int, recordings: Recordings, row: int, prediction: NDArray[np.uint8], reference: NDArray[np.uint8]
-) -> dict[str, NDArray[Any]]:
-    """The slice along z that shows most of the reference."""
-    z = int((reference > 0).sum((1, 2)).argmax())
-    image = recordings.network_input(row, recordings.whole(row))[0, z]
-    low, high = float(image.min()), float(image.max())
-    grey = (255 * (image - low) / max(high - low, 1e-9)).astype(np.uint8)
-    return {f"image_{n}": grey, f"reference_{n}": reference[z], f"prediction_{n}": prediction[z]}
 
 
 def score_items(

@@ -35,7 +35,7 @@ def test_copies_across_the_split_fail(volumes: Path, capsys: pytest.CaptureFixtu
     assert run("--cohort", volumes) == 1
     out = capsys.readouterr().out
     assert out.startswith("2 errors, 1 warning\n")
-    assert "same to the last bit" in out and "saved in another way" in out
+    assert "same to the last bit" in out and "saved in two ways" in out
     assert (volumes / "audit_leakage.json").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Makes ``toy_studies`` (of the evaluation tests) importable."""
+"""Makes ``toy_studies`` (of the evaluation tests) and ``toy_pages`` importable."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "evaluation"))
+sys.path.insert(0, str(Path(__file__).parent))

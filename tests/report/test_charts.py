@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from medssl.report.charts import Series, confusion_chart, line_chart, paired_chart, ticks
+from medssl.report.charts import Series, line_chart, ticks
+from medssl.report.plots import confusion_chart, histogram_chart, paired_chart, reliability_chart
 
 
 def circles(svg: str) -> list[tuple[float, float]]:
@@ -35,13 +36,39 @@ def test_missing_values_are_left_out() -> None:
 
 
 def test_patients_above_the_diagonal_are_better() -> None:
-    svg = paired_chart([0.5, 0.5], [0.7, 0.4], ["p1", "p2"], title="t", x_label="scratch", y_label="voco")
+    svg = paired_chart(
+        [0.5, 0.5], [0.7, 0.4], ["p1", "p2"], ["p1: up", "p2: down"], title="t", x_label="scratch", y_label="voco"
+    )
     assert "1 of 2 patients are better with voco" in svg
     assert svg.count("var(--good)") == svg.count("var(--bad)") == 1
-    errors = paired_chart([5, 5], [7, 4], ["p1", "p2"], title="t", x_label="a", y_label="b", higher_is_better=False)
-    assert re.search(r'aria-label="p2".*?var\(--good\)', errors)
+    errors = paired_chart(
+        [5, 5],
+        [7, 4],
+        ["p1", "p2"],
+        ["p1: up", "p2: down"],
+        title="t",
+        x_label="a",
+        y_label="b",
+        higher_is_better=False,
+    )
+    assert re.search(r"<title>p2: down</title>.*?var\(--good\)", errors)
 
 
 def test_confusion_shares_are_of_the_true_class() -> None:
     svg = confusion_chart([[8, 2], [0, 0]], ["N", "V"], title="t")
     assert "true N, predicted N: 8 (80%)" in svg and "true V, predicted V: 0 (0%)" in svg
+
+
+def test_points_of_a_reliability_plot_lie_where_confidence_and_accuracy_say() -> None:
+    svg = reliability_chart([0, 10, 30], [0, 0.5, 0.9], [0, 0.4, 1.0], title="t", index=0, ece=0.1)
+    (x1, y1), (x2, y2) = circles(svg)
+    assert x1 == pytest.approx(52 + 0.5 * 256, abs=0.1) and y1 == pytest.approx(276 - 0.4 * 256, abs=0.1)
+    assert x2 == pytest.approx(52 + 0.9 * 256, abs=0.1) and y2 == pytest.approx(276 - 256, abs=0.1)
+    assert "confidence 0.67–1.00: 30 answers, 90% sure on average, 100% right" in svg
+
+
+def test_a_histogram_says_its_bins() -> None:
+    svg = histogram_chart([0, 10, 20], [3, 9], title="t", x_label="Duration (s)", what="recordings")
+    assert "<title>10–20: 9 recordings</title>" in svg and "most between 10 and 20" in svg
+    low, high = (float(h) for h in re.findall(r'height="([\d.]+)" fill="var\(--s1\)"', svg))
+    assert high == pytest.approx(3 * low, abs=0.2)

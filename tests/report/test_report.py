@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_pages import MEASURES, add_strip, mask_study
 from toy_studies import AGE, BEATS, MASKS, make_plan, run
 
 from medssl.errors import ConfigError
@@ -53,33 +55,14 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-MEASURES = {
-    arm: {"rankme": rank, "rankme_sd": 0.25, "rankme_centred": rank / 2, "dimension": 64, "n_recordings": 36,
-          "n_patients": 36}
-    for arm, rank in (("scratch", 4.0), ("voco", 21.5))
-}  # fmt: skip
-
-
 @pytest.fixture(params=[MASKS, BEATS, AGE], ids=["segmentation", "classification", "regression"])
 def study(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     info: TaskInfo = request.param
     arms = ("scratch", "voco") if info is MASKS else ("scratch", "voco", "floor")
     run_study(make_plan(tmp_path, info, arms=arms), run, progress=False, representation=MEASURES)
     if info is BEATS:
-        _add_strip(tmp_path)
+        add_strip(tmp_path)
     return tmp_path
-
-
-def _add_strip(study: Path) -> None:
-    """What the study keeps of a signal, without a cohort to read it from."""
-    answers = {
-        f"prediction_0/{a}/{b}": np.array(["N", "V"]) for a in ("scratch", "voco", "floor") for b in ("2", "all")
-    }
-    np.savez(
-        study / "examples.npz", kind_0=np.array("strip"), recording_0=np.array("r<0>"), rate_hz_0=np.array(100.0),
-        signal_0=np.sin(np.arange(1000) / 9)[None].astype(np.float16), channels_0=np.array(["II"]),
-        start_s_0=np.array(3.0), onset_s_0=np.array([4.0, 6.5]), true_0=np.array(["N", "S"]), **answers,
-    )  # fmt: skip
 
 
 def test_the_page_is_complete_and_needs_no_network(study: Path) -> None:
@@ -109,6 +92,8 @@ def test_everything_seen_is_said_too(study: Path) -> None:
     page = Page(report(study).read_text(encoding="utf-8"))
     for drawing in page.all("svg"):
         assert drawing.get("aria-label") or drawing.get("aria-hidden") == "true"
+    levels = [int(name[1]) for name, _ in page.elements if re.fullmatch("h[1-6]", name)]
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels)), "headings in order"
     assert page.all("html")[0]["lang"] == "en" and page.all("main")
     assert all(h.get("scope") for h in page.all("th"))
     assert len(page.all("caption")) == len(page.all("table"))
@@ -116,7 +101,7 @@ def test_everything_seen_is_said_too(study: Path) -> None:
     assert len(ids) == len(set(ids))
     links = [a["href"] for a in page.all("a")]
     assert all(link.removeprefix("#") in ids for link in links if link), "a link inside the page leads nowhere"
-    assert [e for e in page.elements if e[0] == "circle" and e[1].get("tabindex") == "0"]
+    assert [a for a in page.all("g") if a.get("class") == "point" and a.get("tabindex") == "0"]
     assert page.all("meta")[1]["name"] == "viewport"
 
 
@@ -126,7 +111,7 @@ def test_the_same_study_gives_the_same_page(study: Path, tmp_path: Path) -> None
 
 def test_names_from_the_data_cannot_break_the_page(tmp_path: Path) -> None:
     run_study(make_plan(tmp_path, BEATS), run, progress=False)
-    _add_strip(tmp_path)
+    add_strip(tmp_path)
     file = tmp_path / "summary.json"
     summary = json.loads(file.read_text())
     summary["target"] = summary["verdict"] = '<script>alert("x")</script>'
@@ -134,6 +119,68 @@ def test_names_from_the_data_cannot_break_the_page(tmp_path: Path) -> None:
     text = report(tmp_path).read_text(encoding="utf-8")
     assert "<script>alert" not in text and "r&lt;0&gt;" in text
     Page(text)
+
+
+def test_slices_are_stored_once_and_every_arm_is_shown(tmp_path: Path) -> None:
+    text = report(mask_study(tmp_path)).read_text(encoding="utf-8")
+    page = Page(text)
+    assert text.count("data:image/png") == 1
+    windows = [a for a in page.all("svg") if a.get("class") == "slice"]
+    assert len(windows) == 6, "image, reference, and two arms at two budgets"
+    assert len({a["viewbox"] for a in windows}) == 1
+    slider = next(a for a in page.all("input") if a.get("type") == "range")
+    assert (slider["min"], slider["max"]) == ("1", "13")
+    said = next(a["data-values"] for a in page.all("output"))
+    assert said is not None and said.split("|")[0] == "slice 1 of 13 (z 4 of 20)"
+    assert "Dice of the case 0.87" in page.words and "Dice of this slice 0.9" in page.words
+
+
+def test_examples_of_the_first_version_are_still_shown(study: Path) -> None:
+    if json.loads((study / "summary.json").read_text())["task"] != "segmentation":
+        pytest.skip("slices belong to segmentation")
+    with np.load(study / "examples.npz") as kept:
+        names = ("image_0", "reference_0", "recording_0", "pixel_mm_0")
+        old = {n: kept[n][0] if kept[n].ndim == 3 else kept[n] for n in kept.files
+               if n in names or n.startswith("prediction_0/")}  # fmt: skip
+    np.savez(study / "examples.npz", kind_0=np.array("slice"), **old)
+    page = Page(report(study).read_text(encoding="utf-8"))
+    assert len([a for a in page.all("svg") if a.get("class") == "slice"]) == 6
+    assert not [a for a in page.all("input") if a.get("type") == "range"], "one slice needs no slider"
+
+
+def test_maps_show_every_recording_and_escape_what_they_say(tmp_path: Path) -> None:
+    text = report(mask_study(tmp_path)).read_text(encoding="utf-8")
+    assert "<title>N, site A&lt;; patient p00, recording r0, test</title>" in text
+    assert text.count('class="dot ') == 2 * 48 and text.count(' ring"') == 2 * 24
+    assert 'data-value="site"' in text and 'data-by="label"' in text
+
+
+def test_the_cohorts_card_shows_what_varies_and_what_was_refused(tmp_path: Path) -> None:
+    page = Page(report(mask_study(tmp_path)).read_text(encoding="utf-8"))
+    assert "The same in all recordings: Voxel size along z (mm): 1." in page.words
+    assert "25–30: 44 recordings" in page.words and "no header <b>" in page.words
+
+
+def test_calibration_is_shown_for_every_arm_and_budget(study: Path) -> None:
+    summary = json.loads((study / "summary.json").read_text())
+    page = Page(report(study).read_text(encoding="utf-8"))
+    if summary["task"] != "classification":
+        assert "Calibration" not in page.words
+        return
+    labels = [a.get("aria-label") or "" for a in page.all("svg")]
+    assert sum(label.startswith("Calibration of ") for label in labels) == 6
+    assert "surer than it should be" in page.words
+
+
+def test_with_several_baselines_each_row_names_its_own(tmp_path: Path) -> None:
+    run_study(make_plan(tmp_path, arms=("scratch", "voco", "worse")), run, progress=False)
+    file = tmp_path / "summary.json"
+    summary = json.loads(file.read_text())
+    for entry in (*summary["comparisons"], *summary["secondary"]):
+        entry["baseline"] = "voco" if entry["encoder"] == "worse" else "scratch"
+    file.write_text(json.dumps(summary))
+    page = Page(report(tmp_path).read_text(encoding="utf-8"))
+    assert "against difference [95 % CI]" in page.words and "of its architecture" not in page.words
 
 
 def test_failed_cells_are_shown(tmp_path: Path) -> None:
@@ -144,7 +191,7 @@ def test_failed_cells_are_shown(tmp_path: Path) -> None:
 
 def test_wrong_answers_are_marked_in_strips(tmp_path: Path) -> None:
     run_study(make_plan(tmp_path, BEATS, arms=("scratch", "voco", "floor")), run, progress=False)
-    _add_strip(tmp_path)
+    add_strip(tmp_path)
     page = Page(report(tmp_path).read_text(encoding="utf-8"))
     assert page.words.count("V✗") == 6, "one wrong beat for each arm and budget"
 
