@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from medssl.report.stacks import stack_case
 from medssl.report.study_data import Arrays, Study, chooser, patients_of
 
 __all__ = ["example_section"]
+
+MOST_LETTERS = 3_500_000  # of all stacks; the rest of a page is far smaller
 
 
 def example_section(study: Study) -> Html:
@@ -27,7 +29,7 @@ def example_section(study: Study) -> Html:
     slices = str(arrays[f"kind_{cases[0]}"]) in ("slice", "stack")  # a slice: of version 1
     if slices:
         boxes = [_box("reference", "reference (solid yellow)"), _box("prediction", "prediction (dashed cyan)")]
-        blocks = [stack_case(arrays, n, budgets, arms) for n in cases]
+        blocks = _within_bounds(stack_case(arrays, n, budgets, arms) for n in cases)
         controls = chooser("examples", budgets, *boxes, last=True)
     else:
         blocks = [
@@ -38,7 +40,19 @@ def example_section(study: Study) -> Html:
         controls = chooser("examples", budgets, last=True)
     missing = [a for a in arms if not any(n.startswith("prediction_") and f"/{a}/" in n for n in arrays)]
     text = _explanation(slices) + (f" Not kept: {', '.join(missing)}." if missing else "")
+    if slices and len(blocks) < len(cases):
+        text += f" Of {len(cases)} cases {len(blocks)} are shown, which keeps the page small."
     return section("Examples", tag("p", text), controls, *blocks, id_="examples")
+
+
+def _within_bounds(blocks: Iterable[Html]) -> list[Html]:
+    """The first cases that fit; many arms with many fine structures would make a page of tens of megabytes."""
+    kept: list[Html] = []
+    for block in blocks:
+        if kept and sum(map(len, kept)) + len(block) > MOST_LETTERS:
+            break
+        kept.append(block)
+    return kept
 
 
 def _explanation(slices: bool) -> str:

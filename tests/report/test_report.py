@@ -135,6 +135,20 @@ def test_slices_are_stored_once_and_every_arm_is_shown(tmp_path: Path) -> None:
     assert "Dice of the case 0.87" in page.words and "Dice of this slice 0.9" in page.words
 
 
+def test_cases_that_would_make_the_page_large_are_left_out_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask_study(tmp_path)
+    with np.load(tmp_path / "examples.npz") as kept:
+        known = {n: kept[n] for n in kept.files}
+    again = {n.replace("_0", "_1", 1): a for n, a in known.items() if n.partition("/")[0].endswith("_0")}
+    np.savez(tmp_path / "examples.npz", **known, **again)
+    assert report(tmp_path).read_text(encoding="utf-8").count("data:image/png") == 2
+    monkeypatch.setattr("medssl.report.examples.MOST_LETTERS", 10)
+    text = report(tmp_path).read_text(encoding="utf-8")
+    assert text.count("data:image/png") == 1 and "Of 2 cases 1 are shown" in text
+
+
 def test_examples_of_the_first_version_are_still_shown(study: Path) -> None:
     if json.loads((study / "summary.json").read_text())["task"] != "segmentation":
         pytest.skip("slices belong to segmentation")
