@@ -36,6 +36,15 @@ class Arm:
 
 
 def make_arms(encoders: Mapping[str, str], protocol: Protocol) -> tuple[Arm, ...]:
+    """The arms as asked for, and the baseline if it was left out.
+
+    Args:
+        encoders: name → run, ``none``, ``untrained``, or one of these two with ``:RUN`` for the architecture of a run.
+        protocol: of the study.
+
+    Raises:
+        MedSSLError: a name that cannot be a folder's, a run without an encoder, or an arm the protocol does not serve.
+    """
     arms = []
     for name, source in encoders.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == FLOOR:

@@ -87,10 +87,10 @@ def test_what_came_in_is_fine_tuned_and_pre_trained_further(foreign: Path, volum
 
 
 def test_an_imported_encoder_is_an_arm_of_a_study(foreign: Path, tmp_path: Path) -> None:
-    from medssl.evaluation.planning import _pretrained
+    from medssl.evaluation.arms import make_arms
 
     encoder = import_encoder(weights=foreign, architecture=ResEnc(1, **SMALL), out=tmp_path / "in")  # type: ignore[arg-type]
-    arm = _pretrained("voco", str(encoder))
+    arm = make_arms({"voco": str(encoder)}, "finetune")[0]
     assert arm.about is not None and arm.about["provenance"]["imported_from"] == "weights.pt"
 
 

@@ -10,7 +10,7 @@ import torch
 from toy_cohorts import ToyEncoder, make_cohort
 
 from medssl.cohort import Cohort
-from medssl.evaluation.planning import _notes, _pretrained
+from medssl.evaluation.arms import make_arms, notes_on
 from medssl.methods.voco import VoCo
 from medssl.methods.voco_omni import VoCoOmni
 from medssl.splits import split
@@ -62,9 +62,8 @@ def test_masks_of_development_patients_alone_are_learnt_from_and_named(cohort: P
     )  # fmt: skip
     assert any("pre-trained with the labels of 3 patients" in note for note in tuned["notes"])
     assert tuned["decoder"]["loaded"] > 0, "fine-tuning starts from the decoder too"
-    assert _notes([_pretrained("omni", str(run))], about["encoder"])[0].startswith(
-        "omni was pre-trained with the labels"
-    )
+    arms = make_arms({"omni": str(run)}, "finetune")
+    assert notes_on(arms, about["encoder"], {})[0].startswith("omni was pre-trained with the labels")
 
     later = VoCo(ToyEncoder(), crop=(8, 8, 8), grid=(1, 2, 2), crops=2, projector=(16, 8))
     summary = pretrain(method=later, cohort=[cohort], out=tmp_path / "later", trainer=QUICK, init_from=run)
