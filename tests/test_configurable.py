@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medssl.configurable import Configurable, build, spec
+from medssl.configurable import Configurable, build, spec, subclasses
 from medssl.encoders import ts2vec as encoders
 from medssl.errors import ConfigError
 from medssl.methods import ts2vec as methods
@@ -80,6 +80,14 @@ def test_a_class_of_another_kind_is_refused() -> None:
 def test_wrong_arguments_are_refused_with_the_class_name() -> None:
     with pytest.raises(ConfigError, match=r"Part cannot be built: .*widht"):
         build({"class_path": "Part", "init_args": {"widht": 2}}, Part)
+
+
+def test_a_class_that_stands_in_under_the_same_name_is_not_built() -> None:
+    """torch.export makes such of every module it traces, and they live until they are collected."""
+    path = spec(Part())["class_path"]
+    stand_in = type("Part", (Part,), {"__qualname__": Part.__qualname__, "__module__": Part.__module__})
+    assert stand_in not in set(subclasses(Part))
+    assert type(build({"class_path": path, "init_args": {"width": 2}}, Part)) is Part
 
 
 def test_what_cannot_be_written_is_refused() -> None:
