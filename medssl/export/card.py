@@ -104,7 +104,6 @@ def _intended(metadata: Facts) -> list[str]:
 def _data(source: Source, stored: _Stored) -> list[str]:
     summary, provenance, cohort = stored.summary, source.provenance, stored.cohort
     fingerprints = [str(f)[:16] for f in _fingerprints(stored, provenance)]
-    left_out = (summary.get("left_out") or {}).get("patients")
     splits = stored.environment.get("splits") or {}
     split_hash = summary.get("split_hash") or ", ".join(f"{n}: {h}" for n, h in splits.items() if h)
     facts = {
@@ -118,14 +117,14 @@ def _data(source: Source, stored: _Stored) -> list[str]:
         "of them for choosing the step": summary.get("n_validation_patients"),
         "Labelled cases for training": summary.get("n_train_items"),
         "Test patients": summary.get("n_test_patients"),
-        "Test patients left out of pre-training": left_out,
         "Split": summary.get("split_rule"),
         "Split hash": split_hash,
         "Sites, scanners, age, sex": None,
     }
     if "task" not in summary:  # nothing that only labels have
         wanted = {"Cohort", "Recipe", "Modality", "Recordings", "Patients", "Split hash", "Sites, scanners, age, sex"}
-        facts = {k: v for k, v in facts.items() if k in wanted or "pre-training" in k}
+        left_out = (summary.get("left_out") or {}).get("patients")
+        facts = {**{k: v for k, v in facts.items() if k in wanted}, "Test patients left out of pre-training": left_out}
     return [*_facts(facts), *(f"- {step[0].upper()}{step[1:]}." for step in _steps(source))]
 
 
@@ -158,7 +157,7 @@ def _method(source: Source, stored: _Stored) -> list[str]:
     facts["Steps"] = summary.get("steps")
     facts["Step kept"] = summary.get("best_step") or provenance.get("step")
     facts["Seed"] = summary.get("seed", provenance.get("seed"))
-    facts["Weights"] = f"{sum(p.numel() for p in source.network.parameters()):,}"
+    facts["Number of weights"] = f"{sum(p.numel() for p in source.network.parameters()):,}"
     if provenance.get("imported_from"):
         facts["Imported from"] = Path(str(provenance["imported_from"])).name
     return _facts(facts)

@@ -85,6 +85,11 @@ def open_run(run: Path, part: Part = "auto") -> Source:
     if part == "model" and not has_model:
         raise CheckpointError(f"'{run}' holds no fine-tuned model; export its encoder, or give a `medssl finetune` run")
     if not has_model:
+        if not any((folder / "encoder.json").is_file() for folder in (run / "encoder", run)):
+            raise CheckpointError(
+                f"'{run}' holds neither an encoder nor a model; give a finished run of `medssl pretrain` or `medssl "
+                "finetune` (probes of a study leave no network)"
+            )
         return _encoder(run)
     return _model(run, part)
 

@@ -142,7 +142,7 @@ def test_bad_input_gets_one_sentence(
     assert "is there already" in said(classifier_run, there)
     assert "must be above 0" in said(classifier_run, tmp_path / "a.pt2", "--tolerance", "0")
     (tmp_path / "empty").mkdir()
-    assert "no exported encoder" in said(tmp_path / "empty", tmp_path / "a.pt2")
+    assert "neither an encoder nor a model" in said(tmp_path / "empty", tmp_path / "a.pt2")
 
 
 def test_onnx_without_its_packages_says_how_to_install_them(
