@@ -17,6 +17,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -70,6 +71,8 @@ def spec(value: Any) -> Any:
         return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Integral | Real):  # NumPy's
+        return int(value) if isinstance(value, Integral) else float(value)
     raise ConfigError(f"cannot write a {type(value).__name__} into a configuration; use plain values")
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,21 +73,19 @@ class Report:
         counts = [(errors, "error"), (warnings, "warning")]
         return ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
 
-    def to_json(self) -> str:
-        """Text of ``audit_leakage.json``."""
-        content = {
-            "format_version": FORMAT_VERSION, "kind": "leakage", "verdict": self.verdict, "about": dict(self.about),
-            "findings": [f.to_plain() for f in self.findings], "checks": dict(self.checks),
-            "measures": dict(self.measures),
+    def to_plain(self) -> dict[str, Any]:
+        """As it stands in ``audit_leakage.json``."""
+        return {
+            "format_version": FORMAT_VERSION, "kind": "leakage", "verdict": self.verdict, "about": self.about,
+            "findings": [f.to_plain() for f in self.findings], "checks": self.checks, "measures": self.measures,
         }  # fmt: skip
-        return json.dumps(_plain(content), indent=1) + "\n"
 
     def save(self, file: Path) -> None:
         """Write the JSON file, whole or not at all."""
+        from medssl.training.run import write_json
+
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(self.to_json(), encoding="utf-8")
-        temporary.replace(file)
+        write_json(file, self.to_plain())
 
     def __str__(self) -> str:
         lines = [self.verdict]
@@ -98,16 +93,3 @@ class Report:
             lines += [f"  {severity:<8} {f.message}" for f in self.of(severity)]
         lines += ["checked:"] + [f"  {name:<16} {text}" for name, text in self.checks.items()]
         return "\n".join(lines)
-
-
-def _plain(value: Any) -> Any:
-    """NaN and infinity as null, NumPy numbers as numbers."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

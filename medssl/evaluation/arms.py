@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from medssl.errors import CheckpointError, ConfigError
@@ -139,9 +140,14 @@ def _same(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> boo
     """Whether two specifications name one network, whatever their number of input channels; None is the default."""
     if one is None or other is None:
         return one is other
+    return bool(_whole(json.dumps(one, sort_keys=True)) == _whole(json.dumps(other, sort_keys=True)))
+
+
+@cache
+def _whole(specification: str) -> Any:
+    """A specification (JSON) with all defaults filled in, for one channel. It takes a network to know them."""
     from medssl.configurable import build, discover, spec
     from medssl.encoders.base import Encoder, with_channels
 
     discover("medssl.encoders", Encoder)  # type: ignore[type-abstract]
-    parts = [with_channels(spec(build(s, Encoder)), 1) for s in (one, other)]  # type: ignore[type-abstract]
-    return parts[0] == parts[1]
+    return with_channels(spec(build(json.loads(specification), Encoder)), 1)  # type: ignore[type-abstract]

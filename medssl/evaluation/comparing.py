@@ -183,7 +183,7 @@ class _Contest:
         """Pre-train for about so long: a few steps tell what one costs, the first time."""
         from medssl.training.pretrain import pretrain, resume
 
-        folder, recipe = self.out / "runs" / contender.name, self.recipes[contender.name]
+        folder, recipe, before = self.out / "runs" / contender.name, self.recipes[contender.name], contender.seconds
         if not (folder / "config.yaml").is_file():
             trainer = replace(recipe.trainer, max_steps=FIRST_STEPS, progress=False, keep_best="last")
             self._timed(contender, lambda: pretrain(
@@ -194,8 +194,7 @@ class _Contest:
         summary = read_summary(folder)
         contender.steps, contender.rankme = int(summary["steps"]), summary.get("rankme")
         price = contender.seconds / max(1, contender.steps)
-        spent_before = seconds * contender.rounds
-        more = math.floor((seconds - max(0.0, contender.seconds - spent_before)) / price)
+        more = math.floor((seconds - (contender.seconds - before)) / price) if price > 0 else 0
         if more > 0:
             self._timed(contender, lambda: resume(folder, max_steps=contender.steps + more))
             summary = read_summary(folder)

@@ -35,9 +35,9 @@ class Design:
 
 
 def seconds_of_a_cell(plan: Plan) -> float:
-    """Mean over the finished fine-tuning cells of the study; without any, from a few steps of the first one."""
+    """Mean over the finished fine-tuning cells of the study; without any, from a few steps with the most labels."""
     known = [o.seconds for c in plan.cells if _trains(c) and (o := outcome_of(c)) is not None and o.finished]
-    return float(np.mean(known)) if known else _probe(next(c for c in plan.cells if _trains(c)))
+    return float(np.mean(known)) if known else _probe([c for c in plan.cells if _trains(c)][-1])
 
 
 def _trains(cell: Cell) -> bool:
@@ -51,17 +51,20 @@ def _probe(cell: Cell) -> float:
     from medssl.evaluation.running import run_cell
     from medssl.training.run import read_summary
 
-    took = []
+    asked, took = cell.options["settings"], []
     for steps in PROBE_STEPS:
         folder = cell.study / ".probe"
         shutil.rmtree(folder, ignore_errors=True)
-        settings = {**cell.options["settings"], "max_steps": steps, "patience": 0}
+        settings = {**asked, "max_steps": steps, "patience": 0, "validate_every": steps}  # one look at the end
         run_cell(replace(cell, folder=folder, options={**cell.options, "settings": settings}))
-        took.append(read_summary(folder)["seconds"])
+        took.append(read_summary(folder))
         shutil.rmtree(folder)
-    step = max(0.0, took[1]["train"] - took[0]["train"]) / (PROBE_STEPS[1] - PROBE_STEPS[0])
-    once = max(0.0, took[0]["train"] - PROBE_STEPS[0] * step) + took[0]["test"]
-    return float(once + step * int(cell.options["settings"]["max_steps"]))
+    train, test = [t["seconds"]["train"] for t in took], took[0]["seconds"]["test"]
+    step = max(0.0, train[1] - train[0]) / (PROBE_STEPS[1] - PROBE_STEPS[0])
+    once = max(0.0, train[0] - PROBE_STEPS[0] * step) + test
+    looks = int(asked["max_steps"]) / (asked["validate_every"] or max(1, int(asked["max_steps"]) // 10)) - 1
+    look = test * took[0]["n_validation_patients"] / max(1, took[0]["n_test_patients"])
+    return float(once + step * int(asked["max_steps"]) + max(0.0, looks) * look)
 
 
 def fitting_design(plan: Plan, seconds: float, *, minutes: float, jobs: int) -> Design:

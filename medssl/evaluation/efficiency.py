@@ -56,9 +56,7 @@ def labels_needed(
     sizes = sorted(baseline)
     if len(sizes) < 2:
         return None
-    n = arm.n_patients
-    resamples = bootstrap_weights(n, RESAMPLES, seed) if n >= FEWEST else np.empty((0, n), dtype=np.int32)
-    weights = np.concatenate([np.ones((1, n), dtype=np.int32), resamples])
+    weights = _weights(arm.n_patients, seed)
     sign = 1.0 if higher_is_better else -1.0
     curves = sign * np.stack([baseline[size](weights) for size in sizes], axis=1)
     values = sign * arm(weights)
@@ -66,6 +64,12 @@ def labels_needed(
     spread = found[1:][~np.isnan(found[1:])]
     low, high = _order_percentiles(spread) if len(spread) else (math.nan, math.nan)
     return LabelsNeeded(float(found[0]), low, high, sizes[0], sizes[-1])
+
+
+def _weights(n: int, seed: int) -> NDArray[np.int32]:
+    """(1 + B, n): every patient once, then the resamples; these are left out where there are too few patients."""
+    resamples = bootstrap_weights(n, RESAMPLES, seed) if n >= FEWEST else np.empty((0, n), dtype=np.int32)
+    return np.concatenate([np.ones((1, n), dtype=np.int32), resamples])
 
 
 def _reached(value: float, curve: Array, sizes: Sequence[float]) -> float:
@@ -109,16 +113,14 @@ def gap_closed(
     arm: Estimand, few: Estimand, most: Estimand, *, higher_is_better: bool, seed: int = 0
 ) -> GapClosed:  # fmt: skip
     """(arm - baseline with few labels) / (baseline with the most - baseline with few), on the same patients."""
-    n = arm.n_patients
-    resamples = bootstrap_weights(n, RESAMPLES, seed) if n >= FEWEST else np.empty((0, n), dtype=np.int32)
-    weights = np.concatenate([np.ones((1, n), dtype=np.int32), resamples])
+    weights = _weights(arm.n_patients, seed)
     start = few(weights)
     sign = 1.0 if higher_is_better else -1.0
     gain, gap = sign * (arm(weights) - start), sign * (most(weights) - start)
     if not gap[0] > 0:
         return GapClosed(math.nan, math.nan, math.nan)
     open_ = gap > 0
-    if not len(resamples) or open_[1:].mean() < 0.95:
+    if len(weights) == 1 or open_[1:].mean() < 0.95:
         return GapClosed(float(gain[0] / gap[0]), math.nan, math.nan)
     low, high = np.percentile((gain[1:] / np.where(open_[1:], gap[1:], 1))[open_[1:]], [2.5, 97.5])
     return GapClosed(float(gain[0] / gap[0]), float(low), float(high))

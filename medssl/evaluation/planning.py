@@ -120,7 +120,7 @@ def make_plan(
             f"the {protocol} protocol serves classification and regression; use finetune for segmentation"
         )
     if protocol == "representation":
-        budgets, repeats = (), 1
+        budgets, repeats, testing = (), 1, "holdout"  # it looks at development patients only
     elif repeats < 1 or not budgets:
         raise ConfigError("a study needs at least one budget and one repeat")
     opened = Cohort(cohort)

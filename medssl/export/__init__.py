@@ -30,7 +30,7 @@ def export(
     *,
     part: Literal["auto", "encoder", "model"] = "auto",
     dynamic: Literal["auto", "batch", "none"] = "auto",
-    tolerance: float = 1e-3,
+    tolerance: float = 1e-4,
     card: bool = True,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def export(
             the model where there is one.
         dynamic: axes of any length: ``auto`` tries sizes and batch, then the batch, then none; ``batch``; ``none``.
         tolerance: largest difference from torch, relative to the largest value of an output. Rounding stays below 1e-5,
-            but norms over a few voxels enlarge it.
+            but norms over a few voxels may need more room.
         card: write MODEL_CARD.md.
         overwrite: replace what is there.
 

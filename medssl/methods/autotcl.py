@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,6 @@ from medssl.objectives.step_masks import StepMask, check_mask, step_mask
 from medssl.optim import Optim, configure
 from medssl.views.base import Batch
 from medssl.views.signal import SignalViews
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["AutoTCL"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Testing", "part_of", "parts", "sites_of"]
 
 Testing = Literal["holdout", "folds", "sites"]
-_PART = re.compile(r"(?P<name>.+?)-(?:fold(?P<fold>\d+)|site-(?P<site>.+))")
+_PARTS = (("fold", r"-fold(\d+)$"), ("site", r"(?=-site-(.+)$)"))  # looking ahead: every "-site-" is tried
 
 
 def parts(cohort: Path, name: str, testing: Testing) -> list[str]:
@@ -37,7 +37,8 @@ def parts(cohort: Path, name: str, testing: Testing) -> list[str]:
         if len(whole.folds) < 2:
             raise SplitError(f"split '{name}' has no folds; make one with `medssl cohort split {cohort} --folds 5`")
         return [f"{name}-fold{i}" for i in range(len(whole.folds))]
-    found = sorted({site for p, site in sites_of(cohort).items() if site and p in set(whole.development)})
+    of = sites_of(cohort)
+    found = sorted({_as_name(of.get(p, "")) for p in whole.development} - {""})
     if len(found) < 2:
         raise SplitError(
             f"the development patients of split '{name}' come from {len(found)} site(s) (column 'site'), and leaving "
@@ -48,11 +49,12 @@ def parts(cohort: Path, name: str, testing: Testing) -> list[str]:
 
 def part_of(cohort: Path, name: str) -> tuple[str, str, str] | None:
     """(split, ``"fold"`` or ``"site"``, which) of the name of a part; None for that of a whole split."""
-    found = _PART.fullmatch(name)
-    if found is None or (cohort / "splits" / f"{name}.json").is_file():
+    if (cohort / "splits" / f"{name}.json").is_file():
         return None
-    kind = "fold" if found["fold"] is not None else "site"
-    return found["name"], kind, found[kind]
+    found = [(name[: m.start()], kind, m[1]) for kind, form in _PARTS for m in re.finditer(form, name) if m.start()]
+    # names of splits and sites may hold "-site-" too: the reading is meant whose split is there
+    there = [part for part in found if (cohort / "splits" / f"{part[0]}.json").is_file()]
+    return next(iter(there or found), None)
 
 
 def without_site(split: Split, site: str, site_of: Mapping[str, str]) -> Split:
@@ -61,21 +63,26 @@ def without_site(split: Split, site: str, site_of: Mapping[str, str]) -> Split:
     Raises:
         SplitError: no development patient is of that site, or all are.
     """
-    of = {p: site_of.get(p, "") for p in split.development}
-    test = tuple(p for p in split.development if of[p] == site)
+    of = {p: _as_name(site_of.get(p, "")) for p in split.development}
+    test = tuple(p for p in split.development if of[p] == _as_name(site))
     if not test or len(test) == len(of):
         known = sorted({s for s in of.values() if s})
         raise SplitError(unknown_name("site", site, known) if not test else f"all patients are of site '{site}'")
-    safe = re.sub(r"[^\w.-]", "_", site)
+    held = set(test)
     return replace(
         split,
-        name=f"{split.name}-site-{safe}",
+        name=f"{split.name}-site-{_as_name(site)}",
         test=test,
-        development=tuple(p for p in split.development if of[p] != site),
+        development=tuple(p for p in split.development if p not in held),
         excluded={**split.excluded, **dict.fromkeys(split.test, "test patient of the whole split")},
         folds=(),
         sha256="",
     )
+
+
+def _as_name(site: str) -> str:
+    """What of a site can be part of a split's name, and of a folder's."""
+    return re.sub(r"[^\w.-]", "_", site)
 
 
 def sites_of(cohort: Path) -> dict[str, str]:

@@ -52,18 +52,19 @@ def test_too_little_time_is_refused_with_what_is_needed(tmp_path: Path) -> None:
 
 
 def test_the_price_is_that_of_a_step_and_of_what_is_paid_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Five seconds to start, two a step, ten for testing; the cells take ten steps."""
+    """Five seconds to start, two a step, ten for testing, one for a look; the cells take ten steps with five looks."""
     from medssl.evaluation import running
     from medssl.training.run import write_json
 
     def pretend(cell: Any) -> None:
         steps = cell.options["settings"]["max_steps"]
         cell.folder.mkdir(parents=True)
-        write_json(cell.folder / "summary.json", {"seconds": {"train": 5 + 2 * steps, "test": 10}})
+        people = {"n_validation_patients": 2, "n_test_patients": 20}
+        write_json(cell.folder / "summary.json", {"seconds": {"train": 5 + 2 * steps, "test": 10}, **people})
 
     monkeypatch.setattr(running, "run_cell", pretend)
-    plan = make_plan(tmp_path, options={"settings": {"max_steps": 10}})
-    assert costs.seconds_of_a_cell(plan) == pytest.approx(5 + 20 + 10)
+    plan = make_plan(tmp_path, options={"settings": {"max_steps": 10, "validate_every": 2}})
+    assert costs.seconds_of_a_cell(plan) == pytest.approx(5 + 20 + 10 + 4)
     assert not (tmp_path / ".probe").exists()
     (cell,) = plan.cells[:1]
     execute(cell, lambda _: None)

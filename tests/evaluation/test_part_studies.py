@@ -33,7 +33,7 @@ def ecg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "cohort" / "recordings.parquet"
     table = pd.read_parquet(file).sort_values("patient")
     order = {p: i for i, p in enumerate(sorted(set(table["patient"])))}
-    table["site"] = [("Bonn", "Ulm", "")[order[p] // 3] for p in table["patient"]]
+    table["site"] = [("St. Mary's, Bonn", "Ulm", "")[order[p] // 3] for p in table["patient"]]
     table.to_parquet(file, index=False)
     make_split(folder / "cohort", name="cv", test=0, folds=3)
     return folder / "cohort"
@@ -100,11 +100,12 @@ def test_a_failed_fold_counts_as_the_worst_value_of_its_patients(
 
 
 def test_a_site_is_tested_by_models_of_the_others(ecg: Path, tmp_path: Path) -> None:
-    assert parts(ecg, "cv", "sites") == ["cv-site-Bonn", "cv-site-Ulm"]
-    bonn = Split.load(ecg, "cv-site-Bonn")
+    assert parts(ecg, "cv", "sites") == ["cv-site-St._Mary_s__Bonn", "cv-site-Ulm"]
+    bonn = Split.load(ecg, "cv-site-St. Mary's, Bonn")
+    assert bonn == Split.load(ecg, "cv-site-St._Mary_s__Bonn")
     assert len(bonn.test) == 3 and len(bonn.development) == 6, "patients of no known site are learnt from"
     summary = study(ecg, tmp_path, testing="sites", repeats=1)
-    assert summary["planning"]["n_test_patients"] == 6
+    assert summary["planning"]["n_test_patients"] == 6 and not summary["failed"]
 
 
 def test_parts_that_do_not_exist_are_refused(ecg: Path, tmp_path: Path) -> None:
@@ -113,5 +114,17 @@ def test_parts_that_do_not_exist_are_refused(ecg: Path, tmp_path: Path) -> None:
         study(ecg, tmp_path, testing="folds", split="plain")
     with pytest.raises(SplitError, match="no fold 7"):
         Split.load(ecg, "cv-fold7")
-    with pytest.raises(SplitError, match="Bonn"):
-        Split.load(ecg, "cv-site-Bon")
+    with pytest.raises(SplitError, match="Ulm"):
+        Split.load(ecg, "cv-site-Um")
+
+
+def test_names_of_splits_may_look_like_parts(ecg: Path) -> None:
+    made = make_split(ecg, name="two-site-fold1", test=0, folds=2)
+    assert Split.load(ecg, "two-site-fold1") == made
+    assert Split.load(ecg, "two-site-fold1-fold0").test == made.folds[0]
+    assert Split.load(ecg, "two-site-fold1-site-Ulm").test == Split.load(ecg, "cv-site-Ulm").test
+
+
+def test_measuring_encoders_has_no_parts(ecg: Path, tmp_path: Path) -> None:
+    summary = study(ecg, tmp_path, testing="folds", protocol="representation")
+    assert list(summary["representation"]) == ["untrained"] and "parts" not in summary["split"]

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_encoders import EXAMPLES
 
 from medssl.configurable import build, discover
 from medssl.encoders.base import Encoder
@@ -26,6 +26,7 @@ from medssl.heads.sequence import SequenceHead
 
 SIGNAL, VOLUME, BATCH = ["batch", "time"], ["batch", "z", "y", "x"], ["batch"]
 REFUSED = None
+ROOM = {"SwinUNETREncoder": 1e-3}  # the smallest one has norms over two voxels, which enlarge rounding
 
 ENCODERS: dict[str, tuple[list[str] | None, list[str] | None]] = {  # as .pt2, as .onnx
     "Concatenated": (SIGNAL, SIGNAL),
@@ -50,17 +51,6 @@ ENCODERS: dict[str, tuple[list[str] | None, list[str] | None]] = {  # as .pt2, a
 TSAI = ("FCNPlus", "InceptionTimePlus", "LSTM_FCNPlus", "OmniScaleCNN", "TCN", "TSTPlus", "XCMPlus", "gMLP", "mWDNPlus")
 
 
-def examples() -> dict[str, Any]:
-    file = Path(__file__).resolve().parent.parent / "encoders" / "test_encoders.py"
-    found = importlib.util.spec_from_file_location("encoder_examples", file)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    every: dict[str, Any] = module.EXAMPLES
-    return every
-
-
-EXAMPLES = examples()
 formats = pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 
 
@@ -88,7 +78,8 @@ def test_an_encoder_exports_as_its_line_says(
         with pytest.raises(MedSSLError, match=f"{name} cannot be exported to {suffix}"):
             export(run, tmp_path / f"e{suffix}")
         return
-    assert export(run, tmp_path / f"e{suffix}")["input"]["any_length"] == expected
+    made = export(run, tmp_path / f"e{suffix}", tolerance=ROOM.get(name, 1e-4))
+    assert made["input"]["any_length"] == expected
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -193,3 +194,22 @@ def test_an_augmentation_for_images_alone_is_refused() -> None:
 def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SegmentationHead(ResEnc(1, "tiny"), **arguments)
+
+
+def test_balanced_voxels_fade_over_the_training() -> None:
+    """At the first step a small class pulls harder than in the mean over voxels, at the last one no longer."""
+    torch.manual_seed(0)
+    head = SegmentationHead(ResEnc(1, features=(4, 8), blocks=(1, 1), strides=(1, 2)), ("background", "a", "b"))
+    x, y = balls(2, (16, 16, 16), seed=0)
+
+    def loss(balance: float, step: int | None) -> float:
+        head.voxel_balance = balance
+        trainer = None if step is None else SimpleNamespace(max_steps=10, global_step=step)
+        head._trainer = trainer  # type: ignore[assignment]
+        return float(head.criterion(x, y)[0].detach())
+
+    plain = loss(0.0, 0)
+    first, middle, last = (loss(0.5, step) for step in (0, 5, 10))
+    assert first != pytest.approx(plain) and middle not in (pytest.approx(first), pytest.approx(plain))
+    assert middle == pytest.approx(loss(0.25, 0)), "half of it is left after half of the steps"
+    assert last == pytest.approx(plain) and loss(0.5, None) == pytest.approx(plain)
