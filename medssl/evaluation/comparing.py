@@ -218,8 +218,10 @@ class _Contest:
             cell = Cell(contender.name, source, self.budget, 0, self.out, options)
             return tiny_probe(frozen_encoder(cell, self.target), self.target, self.items)
 
-        if contender.name not in self.untrained:
-            self.untrained[contender.name] = score("untrained").value
+        if contender.name not in self.untrained:  # known where another has the same network
+            alike = (v for name, v in self.untrained.items() if self.recipes[name].encoder == architecture)
+            known = next(alike, None)
+            self.untrained[contender.name] = score("untrained").value if known is None else known
         return score(str(self.out / "runs" / contender.name))
 
     def _ranked(self) -> list[Contender]:

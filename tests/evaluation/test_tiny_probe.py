@@ -14,7 +14,7 @@ from medssl.cohort import Cohort
 from medssl.cohort.writer import prepare
 from medssl.encoders.base import Features
 from medssl.evaluation.frozen import Frozen
-from medssl.evaluation.tiny_probe import tiny_probe
+from medssl.evaluation.tiny_probe import few_items, tiny_probe
 from medssl.evaluation.voxel_probe import at_places, voxel_samples
 from medssl.synth.volumes import write_volumes
 from medssl.training.settings import FinetuneSettings
@@ -73,17 +73,20 @@ def test_voxels_that_show_the_tissue_beat_noise(target: Target) -> None:
 
 @dataclass
 class Labels:
-    """Sixty items of twelve patients; patients differ in level, so that a probe must be asked about others."""
+    """Sixty items of twelve patients."""
 
     task: str
     patients: Any = field(default_factory=lambda: np.repeat(np.arange(12), 5).astype(str))
-    classes: tuple[str, ...] = ("a", "b", "c")
     multilabel: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return () if self.task == "regression" else ("a", "b", "c")
 
     @property
     def y(self) -> Any:
         y = np.random.default_rng(0).integers(0, 3, 60)
-        return y.astype(float) if self.task == "regression" else y
+        return y.astype(float) if self.task == "regression" else np.eye(3, dtype=int)[y] if self.multilabel else y
 
 
 @dataclass
@@ -94,14 +97,26 @@ class Given:
         return self.x[items]
 
 
-@pytest.mark.parametrize("task", ["classification", "regression"])
-def test_features_are_asked_about_other_patients(task: str) -> None:
-    labels, items = Labels(task), np.arange(60)
+@pytest.mark.parametrize(
+    ("task", "several"), [("classification", False), ("classification", True), ("regression", False)]
+)
+def test_features_are_asked_about_other_patients(task: str, several: bool) -> None:
+    labels, items = Labels(task, multilabel=several), np.arange(60)
     rng = np.random.default_rng(1)
-    telling = np.eye(3)[labels.y.astype(int)] + 0.1 * rng.normal(size=(60, 3))
+    true = np.random.default_rng(0).integers(0, 3, 60)
+    telling = np.eye(3)[true] + 0.1 * rng.normal(size=(60, 3))
     identity = np.eye(12)[labels.patients.astype(int)]
     knows, remembers = (tiny_probe(Given(x), labels, items).value for x in (telling, identity))  # type: ignore[arg-type]
     if task == "classification":
         assert knows > 0.95 and remembers < 0.5
     else:
         assert knows < 0.2 and remembers > 0.5
+
+
+def test_a_patient_with_many_items_gives_a_few_of_each_class() -> None:
+    labels = Labels("classification", patients=np.repeat(["long", "short"], [57, 3]))
+    chosen = few_items(labels, np.arange(60), 0)  # type: ignore[arg-type]
+    counts = [np.bincount(labels.y[chosen[labels.patients[chosen] == p]], minlength=3) for p in ("long", "short")]
+    every = np.bincount(labels.y[:57], minlength=3)
+    assert counts[0].tolist() == np.minimum(every, 20).tolist() and counts[1].sum() == 3
+    assert few_items(Labels("regression", patients=labels.patients), np.arange(60), 0).size == 23  # type: ignore[arg-type]
