@@ -15,7 +15,7 @@ from medssl.evaluation.cells import BARE
 
 __all__ = ["FLOOR", "Arm", "Protocol", "baseline_first", "baselines_of", "make_arms", "notes_on", "shared_architecture"]
 
-Protocol = Literal["finetune", "linear", "knn", "representation"]
+Protocol = Literal["finetune", "linear", "knn", "retrieval", "representation"]
 FLOOR = "floor"
 
 
@@ -53,7 +53,7 @@ def make_arms(encoders: Mapping[str, str], protocol: Protocol) -> tuple[Arm, ...
         kind, _, run = source.partition(":")
         if kind == "untrained" and protocol == "finetune":
             raise ConfigError(
-                f"'{name}={source}' is for the linear and knn protocols; fine-tuning takes '{name}=none{source[9:]}'"
+                f"'{name}={source}' is for protocols of frozen encoders; fine-tuning takes '{name}=none{source[9:]}'"
             )
         arms.append(_bare(name, kind, run) if kind in BARE else _pretrained(name, source))
     if not any(a.source in BARE for a in arms):  # a study without its baseline would claim nothing

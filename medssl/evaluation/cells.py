@@ -29,11 +29,12 @@ from medssl.cohort.pool import dask_client
 from medssl.errors import ConfigError, MedSSLError
 from medssl.progress import track
 
-__all__ = ["BARE", "FOLD", "NO_BUDGET", "Cell", "Outcome", "RunCell", "execute", "outcome_of", "run_cells"]
+__all__ = ["BARE", "FOLD", "NO_BUDGET", "NO_LABELS", "Cell", "Outcome", "RunCell", "execute", "outcome_of", "run_cells"]
 
 CELL = "cell.json"
 FOLD = "fold"  # begins the name of a cell's folder where there are several test sets
 NO_BUDGET = "none"  # of cells that use no labels to train with
+NO_LABELS = "0"  # of those whose results are compared all the same
 BARE = ("none", "untrained")  # sources of arms without pre-training: trained from scratch, frozen as initialised
 
 

@@ -29,17 +29,24 @@ LONGEST_S = 60.0
 LARGEST = 128
 
 
-def describe_floor(target: Target, level: str) -> str | None:
-    """In a few words, for the report; None where there is no simple baseline."""
+def describe_floor(target: Target, level: str, *, fitted: bool = True) -> str | None:
+    """In a few words, for the report; None where there is no simple baseline.
+
+    Args:
+        target: what is predicted.
+        level: of the decisions.
+        fitted: a model is fitted on its features; else they are used as they are.
+    """
     if target.task == "segmentation":
         return None
     if target.task == "regression":
         return "always the median of the training patients"
     if are_moments(target):
-        return "averaged waveform, intervals to the neighbouring events and a random forest"
+        features = "averaged waveform, intervals to the neighbouring events"
+        return f"{features} and a random forest" if fitted else features
     kind = "log band powers" if target.cohort.info.kind == "signal" else "intensity histogram"
     of = " of the epoch" if target.source == "event" else " of the window" if level == "window" else ""
-    return f"{kind}{of} and logistic regression"
+    return f"{kind}{of} and logistic regression" if fitted else f"{kind}{of}"
 
 
 def floor_features(target: Target) -> NDArray[np.float32]:

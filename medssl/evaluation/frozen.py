@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.evaluation.arms import FLOOR
 from medssl.evaluation.cells import BARE, FOLD, Cell
 from medssl.evaluation.floor import floor_features
-from medssl.evaluation.planning import FLOOR
 from medssl.evaluation.probes import features
 
 if TYPE_CHECKING:

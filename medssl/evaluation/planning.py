@@ -22,9 +22,10 @@ from medssl.evaluation.arms import (
     notes_on,
     shared_architecture,
 )
-from medssl.evaluation.cells import BARE, FOLD, NO_BUDGET, Cell, outcome_of
+from medssl.evaluation.cells import BARE, FOLD, NO_BUDGET, NO_LABELS, Cell, outcome_of
 from medssl.evaluation.floor import describe_floor
 from medssl.evaluation.results import TaskInfo
+from medssl.evaluation.retrieval import chance, classes_of
 from medssl.evaluation.summary import Layout
 from medssl.splits.parts import Testing, parts
 
@@ -69,6 +70,12 @@ class Plan:
             return (
                 f"representation of {', '.join(layout.arms)} ({len(known)} of {len(layout.arms)} done before) on "
                 f"development patients of split '{self.facts['split']['name']}'; nothing is trained"
+            )
+        if self.facts["protocol"] == "retrieval":
+            return (
+                f"retrieval without labels: {len(layout.arms)} arms ({', '.join(layout.arms)}; {len(known)} done "
+                f"before), each item ranks those of the other test patients; {len(self.test_patients)} patients of "
+                f"split '{self.facts['split']['name']}'"
             )
         lines = [
             f"study: {len(layout.arms)} arms ({', '.join(layout.arms)}) × {len(layout.budgets)} budgets "
@@ -121,6 +128,10 @@ def make_plan(
         )
     if protocol == "representation":
         budgets, repeats, testing = (), 1, "holdout"  # it looks at development patients only
+    elif protocol == "retrieval":
+        budgets, repeats = (), 1  # its one budget is no label at all
+        if task != "classification":
+            raise ConfigError(f"the retrieval protocol finds items of the same class; for {task} use another one")
     elif repeats < 1 or not budgets:
         raise ConfigError("a study needs at least one budget and one repeat")
     opened = Cohort(cohort)
@@ -135,7 +146,11 @@ def make_plan(
     drawn = {b: [budget_patients(found, target, s, b, r) for r in range(repeats) for s in the_splits] for b in budgets}
     sizes = {b: float(np.mean([d.n_patients for d in draws])) for b, draws in drawn.items()}
     sizes = dict(sorted(sizes.items(), key=lambda item: item[1]))
-    simple = None if protocol == "representation" else describe_floor(found, level)
+    notes: list[str] = []
+    if protocol == "retrieval":
+        drawn, sizes = {NO_LABELS: []}, {NO_LABELS: 0.0}
+        notes = [_chance_of(found, the_splits)]
+    simple = None if protocol == "representation" else describe_floor(found, level, fitted=protocol != "retrieval")
     if simple:
         floor = Arm(FLOOR, FLOOR, about={"what": simple})
         arms, of_part = (*arms, floor), [(*own, floor) for own in of_part]
@@ -151,7 +166,7 @@ def make_plan(
         for i, s in enumerate(the_splits)
         for arm in of_part[i]
     )
-    info = _task_info(found)
+    info = _task_info(found, protocol)
     baselines = baselines_of(arms, wanted)
     layout = Layout(info, tuple(a.name for a in arms), baselines, sizes, repeats, FLOOR if simple else None)
     facts = {
@@ -162,7 +177,7 @@ def make_plan(
         "classes": list(info.classes), "class_names": dict(info.names or {}), "multilabel": info.multilabel,
         "budgets": [{"asked": b, "n_patients": n, "draws": _draw_facts(drawn[b], found)} for b, n in sizes.items()],
         "encoders": {a.name: {"source": a.source, **(a.about or {})} for a in arms},
-        "architecture": wanted, "settings": options["settings"], "notes": notes_on(arms, wanted, baselines),
+        "architecture": wanted, "settings": options["settings"], "notes": notes + notes_on(arms, wanted, baselines),
     }  # fmt: skip
     return Plan(cells, arms, layout, facts, tested, out)
 
@@ -178,6 +193,23 @@ def _tested(target: Target, splits: Sequence[Split], protocol: Protocol) -> tupl
         if not len(target.items_of(needed)):
             raise SplitError(f"no {who} patient of split '{s.name}' has the target '{target.name}'; make another split")
     return tuple(sorted({p for s in splits for p in set(target.patients[target.items_of(s.test)])}))
+
+
+def _chance_of(target: Target, splits: Sequence[Split]) -> str:
+    """What a random order would reach.
+
+    Raises:
+        SplitError: there is nothing to retrieve in a part of the split.
+    """
+    expected = []
+    for s in splits:
+        items = target.items_of(s.test)
+        expected.append(chance(classes_of(target, items), target.patients[items]))
+        if np.isnan(expected[-1]):
+            raise SplitError(
+                f"no class of '{target.name}' occurs in two test patients of split '{s.name}', so none can be retrieved"
+            )
+    return f"a random order reaches a mean average precision of about {np.mean(expected):.3f}"
 
 
 def _check_leaks(of_part: Sequence[Sequence[Arm]], splits: Sequence[Split], cohort: Cohort) -> None:
@@ -237,6 +269,9 @@ def _decided(target: Target, settings: FinetuneSettings, protocol: Protocol) -> 
     """
     from medssl.training.levels import describe_level, make_decisions
 
+    if protocol == "retrieval":
+        level = make_decisions(target, replace(settings, level="auto")).parts.level
+        return level, "the order of the other test patients' items by cosine similarity"
     if protocol == "representation":
         return "recording", f"mean features of at most {settings.test_windows} windows a recording"
     if protocol in ("linear", "knn") and (settings.sequence or settings.aggregate == "attention"):
@@ -248,7 +283,9 @@ def _decided(target: Target, settings: FinetuneSettings, protocol: Protocol) -> 
     return level, describe_level(level, target, settings, features=protocol != "finetune")
 
 
-def _task_info(target: Target) -> TaskInfo:
+def _task_info(target: Target, protocol: Protocol) -> TaskInfo:
+    if protocol == "retrieval":
+        return TaskInfo("retrieval", target.name, target.classes, target.multilabel)
     if target.task == "segmentation":
         labels = {str(i): name for i, name in enumerate(target.classes) if i}
         return TaskInfo("segmentation", target.name, tuple(labels), names=labels)

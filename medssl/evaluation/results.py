@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "POOLED", "Task", "TaskInfo", "counts_of", "failed_rows", "prediction_rows", "segmentation_rows"]
 
-Task = Literal["segmentation", "classification", "regression"]
+Task = Literal["segmentation", "classification", "regression", "retrieval"]
 POOLED = "*"
 MISSED = "?"  # predicted class of every case of a failed cell: wrong whatever the truth
 COLUMNS = ("encoder", "budget", "repeat", "fold", "patient", "metric", "class", "value", "n_items", "failed", "level")
@@ -42,7 +42,7 @@ class TaskInfo:
     """What is predicted.
 
     Attributes:
-        task: segmentation, classification or regression.
+        task: segmentation, classification or regression; retrieval of items by class.
         target: name of the mask, label column or event kind.
         classes: names; for segmentation label values as text without background; empty for regression.
         multilabel: classes can occur together.

@@ -11,6 +11,7 @@ from medssl.evaluation.frozen import decisions_of, item_features, write_predicti
 from medssl.evaluation.planning import FLOOR, Plan, budget_patients
 from medssl.evaluation.probes import knn_predict, linear_predict
 from medssl.evaluation.quality import measure_cell
+from medssl.evaluation.retrieval import retrieve_cell
 
 __all__ = ["prepare_features", "run_cell"]
 
@@ -19,6 +20,8 @@ def run_cell(cell: Cell) -> None:
     """Run one cell and leave its tables and ``summary.json`` in ``cell.folder``."""
     if cell.options["protocol"] == "representation":
         measure_cell(cell)
+    elif cell.options["protocol"] == "retrieval":
+        retrieve_cell(cell)
     elif cell.source == FLOOR or cell.options["protocol"] != "finetune":
         _frozen(cell)
     else:
@@ -43,7 +46,12 @@ def _finetune(cell: Cell) -> None:
 
 
 def prepare_features(plan: Plan) -> None:
-    """Compute what frozen cells read, once an arm: ``STUDY/features/ARM.npz``. Finished ones are kept."""
+    """Compute what frozen cells read, once an arm: ``STUDY/features/ARM.npz``. Finished ones are kept.
+
+    An arm has one cell of retrieval, which does so itself.
+    """
+    if plan.facts["protocol"] == "retrieval":
+        return
     done: set[tuple[str, int]] = set()
     for cell in plan.cells:
         frozen = cell.source == FLOOR or cell.options["protocol"] != "finetune"

@@ -75,8 +75,9 @@ def evaluate(
         out: folder of the study.
         budgets: labelled patients: numbers, fractions such as 0.1, or ``all``; smaller ones are part of larger ones.
         repeats: label draws, each with its own training seed; 5 or more give intervals over draws and patients.
-        protocol: train everything (finetune), or only a linear probe or nearest neighbours (knn) on frozen features; or
-            measure the encoders without labels (representation), for which there are no budgets and repeats.
+        protocol: train everything (finetune), or only a linear probe or nearest neighbours (knn) on frozen features.
+            Without labels to learn from, and so without budgets and repeats: rank the items of other test patients and
+            count those of the same class (retrieval), or measure the features (representation).
         split: name of the split in COHORT/splits.
         testing: on the split's test patients (holdout), on each of its folds by models of the others (folds), or on
             each site by models of the other sites (sites). An encoder must not have seen whom it is tested on:
@@ -227,6 +228,8 @@ def _read(cell: Cell, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Rows of a finished cell and, but for segmentation, its predictions of the test patients in a fixed order."""
     import pandas as pd
 
+    if plan.layout.info.task == "retrieval":
+        return pd.read_parquet(cell.folder / "retrieved.parquet"), None
     if plan.layout.info.task == "segmentation":
         cases = pd.read_parquet(cell.folder / "per_case.parquet")
         return segmentation_rows(cases[cases["group"] == "test"]), None

@@ -27,6 +27,7 @@ _SECONDARY = {
     "segmentation": ("nsd", "hd95_mm"),
     "classification": ("balanced_accuracy", "auroc"),
     "regression": (),
+    "retrieval": ("recall_at_1",),
 }
 RARE = 5  # test patients below which a class is pointed out
 Predictions = Mapping[tuple[str, str, int], "pd.DataFrame"]

@@ -108,7 +108,7 @@ def _nothing_shown(summary: Entry, found: Sequence[Entry], n: int) -> str:
 def _draws(summary: Entry) -> str:
     """A caveat where chance in who was labelled, and in training, could not show at all."""
     repeats = summary["repeats"]
-    if repeats >= TWO_WAY or not summary["comparisons"]:
+    if repeats >= TWO_WAY or not summary["comparisons"] or summary["protocol"] == "retrieval":
         return ""
     if repeats == 1:
         return f"One label draw and training seed only: repeat it with --repeats {TWO_WAY} before relying on it."
@@ -142,9 +142,8 @@ def _floor(summary: Entry) -> str:
     simple = at_last.pop("floor", None)
     if simple is None or not at_last or max(sign * v for v in at_last.values()) > sign * simple:
         return ""
-    return (
-        f"The simple baseline ({floor}) was not beaten: it reaches {format_value(simple, metric)} with the most labels."
-    )
+    most = " with the most labels" if len(summary["budgets"]) > 1 else ""
+    return f"The simple baseline ({floor}) was not beaten: it reaches {format_value(simple, metric)}{most}."
 
 
 def _failures(summary: Entry) -> str:

@@ -44,6 +44,7 @@ def cohort_cards(summary: Entry, pictures: Mapping[str, Any] | None = None) -> H
         [b["asked"], f"{b['n_patients']:g}", _range(b["draws"], "n_train"), _range(b["draws"], "n_validation"),
          _range(b["draws"], "n_items")]
         for b in summary["budgets"]
+        if b["draws"]
     ]  # fmt: skip
     head = ["budget asked", "patients", "of them for training", "for choosing the checkpoint", "labelled cases"]
     kept = (pictures or {}).get("cohort_card")

@@ -18,7 +18,9 @@ _ALSO = {
     "segmentation": ("hd95_mm", "nsd"),
     "classification": ("auroc", "balanced_accuracy"),
     "regression": ("rmse", "r2"),
+    "retrieval": ("recall_at_1", "recall_at_5", "recall_at_10"),
 }
+_OF_A_CLASS = {"segmentation": ("dice", "hd95_mm", "nsd"), "retrieval": ("map", "recall_at_1")}
 
 
 def result_section(study: Study) -> Html:
@@ -32,7 +34,7 @@ def result_section(study: Study) -> Html:
     )
     more = [
         figure(_curve(study, m), f"{info_of(m).title}: {info_of(m).meaning}.")
-        for m in _ALSO[study.summary["task"]]
+        for m in _ALSO[study.asked]
         if any(r["metric"] == m and not r["class"] for r in study.summary["results"])
     ]
     others = details("Other metrics", tag("div", *more, class_="grid")) if more else Html("")
@@ -68,8 +70,9 @@ def _curve(study: Study, metric: str) -> Html:
         )
     info = info_of(metric)
     return line_chart(
-        series, title=f"{info.title} by labelled patients", x_label="labelled patients (logarithmic)",
-        y_label=f"{info.title} ({info.unit})" if info.unit else info.title, log_x=True,
+        series, title=f"{info.title} by labelled patients",
+        x_label="labelled patients" if study.asked == "retrieval" else "labelled patients (logarithmic)",
+        y_label=f"{info.title} ({info.unit})" if info.unit else info.title, log_x=study.asked != "retrieval",
         x_ticks=[b["n_patients"] for b in study.budgets],
     )  # fmt: skip
 
@@ -92,11 +95,14 @@ def patients_section(study: Study) -> Html:
             )
     if not blocks:
         return Html("")
-    own = " of the patient's own cases" if study.summary["task"] == "classification" else ""
+    own = " of the patient's own cases" if study.asked == "classification" else ""
+    how = (
+        "with the baseline across, with the encoder up" if study.asked == "retrieval" else
+        "after training from the baseline across, from the encoder up, both averaged over repeats"
+    )  # fmt: skip
     text = tag(
-        "p", f"Each dot is one test patient: {info.title}{own} after training from the baseline across, from the "
-        "encoder up, both averaged over repeats. Dots on the line did not change; green ones are better with the "
-        "encoder, red ones worse. The same patient lights up in every chart.",
+        "p", f"Each dot is one test patient: {info.title}{own} {how}. Dots on the line did not change; green "
+        "ones are better with the encoder, red ones worse. The same patient lights up in every chart.",
     )  # fmt: skip
     return section("Patients", text, chooser("paired", study.budgets), *blocks, id_="patients")
 
@@ -126,7 +132,7 @@ def classes_section(study: Study) -> Html:
     s = study.summary
     if not s["classes"]:
         return Html("")
-    metrics = ("dice", "hd95_mm", "nsd") if s["task"] == "segmentation" else ("f1", "recall")
+    metrics = _OF_A_CLASS.get(study.asked, ("f1", "recall"))
     names = s["class_names"]
     rows = []
     for b in study.budgets:

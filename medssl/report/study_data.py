@@ -47,6 +47,11 @@ class Study:
         return str(self.summary["metric"])
 
     @property
+    def asked(self) -> str:
+        """The task, or ``"retrieval"``: what the numbers are of."""
+        return "retrieval" if self.summary["protocol"] == "retrieval" else str(self.summary["task"])
+
+    @property
     def arms(self) -> list[str]:
         """In the order of the plan, the simple baseline last."""
         return list(self.summary["encoders"])

@@ -18,6 +18,11 @@ from medssl.report.training import training_section
 
 __all__ = ["study_page"]
 
+_PROTOCOLS = {
+    "finetune": "fine-tuning", "linear": "linear probe", "knn": "nearest neighbours",
+    "retrieval": "retrieval without labels",
+}  # fmt: skip
+
 
 def study_page(folder: Path) -> Html:
     """The whole page of ``STUDY``, from its summary, results and examples (and the training curves of its cells)."""
@@ -37,9 +42,11 @@ def study_page(folder: Path) -> Html:
         "How to read this": _reading(study),
         "Provenance": provenance(summary),
     }
-    what = f"{summary['task']} of {summary['target']}"
     return page(
-        f"{what}: limited-label study", {k: v for k, v in parts.items() if v}, lead=_lead(study), footer=_footer()
+        f"{study.asked} of {summary['target']}: limited-label study",
+        {k: v for k, v in parts.items() if v},
+        lead=_lead(study),
+        footer=_footer(),
     )
 
 
@@ -47,21 +54,34 @@ def _lead(study: Study) -> Html:
     s = study.summary
     facts = {
         "Test patients": s["split"]["n_test_patients"],
-        "Label budgets (patients)": ", ".join(f"{b['n_patients']:g}" for b in study.budgets),
-        "Repeats of each": s["repeats"],
+        **(_drawn(study) if _repeated(study) else {}),
         "Compared": ", ".join(study.arms),
-        "Protocol": {"finetune": "fine-tuning", "linear": "linear probe", "knn": "nearest neighbours"}[s["protocol"]],
+        "Protocol": _PROTOCOLS[s["protocol"]],
     }
     if "level" in s:  # studies of earlier releases do not say it
         facts |= {"Decided for each": s["level"], "By": s["aggregation"]}
     return Html(
         tag("p", f"medssl · limited-label study · {s['cohort']['modality']}", class_="muted")
-        + tag("h1", f"{s['task'].capitalize()} of “{s['target']}” with few labels")
+        + tag("h1", f"{study.asked.capitalize()} of “{s['target']}” with {_few(study)} labels")
         + tag("p", s["verdict"], class_="verdict", role="note", aria_label="Verdict")
         + cards(facts)
         + _caveats(s["caveats"])
         + _failed(s["failed"])
     )
+
+
+def _drawn(study: Study) -> dict[str, object]:
+    budgets = ", ".join(f"{b['n_patients']:g}" for b in study.budgets)
+    return {"Label budgets (patients)": budgets, "Repeats of each": study.summary["repeats"]}
+
+
+def _few(study: Study) -> str:
+    return "few" if _repeated(study) else "no"
+
+
+def _repeated(study: Study) -> bool:
+    """Whether models were fitted to several label draws: retrieval has neither labels nor draws."""
+    return study.asked != "retrieval"
 
 
 def _caveats(caveats: Sequence[str]) -> Html:
@@ -84,20 +104,33 @@ def _footer() -> Html:
     )  # fmt: skip
 
 
+def _of_repeats() -> list[str]:
+    return [
+        "Smaller budgets are part of larger ones. Comparisons and intervals are of means over repeats; the SD over "
+        "repeats says how a number varies with other labelled patients and seeds.",
+        "Empty predictions count: a missed structure scores Dice 0 and the image diagonal as distance. Failed runs "
+        "count as the worst value.",
+    ]
+
+
+def _of_rankings() -> list[str]:
+    return [
+        "Items are ranked against those of other test patients only. Classes count equally, whatever their number of "
+        "items, and so do patients."
+    ]
+
+
 def _reading(study: Study) -> Html:
     s = study.summary
     kinds = ", ".join(dict.fromkeys(r["interval"] for r in s["results"] if r["low"] is not None)) or "none"
     points = [
-        "The test patients are the same for every arm and budget, and none of them was used for pre-training, "
-        "training or choosing a checkpoint. Smaller budgets are part of larger ones.",
+        "The test patients are the same for every arm, and none of them was used for pre-training, training or "
+        "choosing a checkpoint.",
         f"Intervals (95 %) are over patients, not windows or slices: {kinds}. They say how the number would vary "
-        "with other patients like these; the SD over repeats says how it varies with other labelled patients and "
-        "seeds.",
-        "A comparison is paired: each patient's difference, averaged over repeats. An adjusted p below 0.05 means "
-        "that a difference this large would be rare if the arms were equally good. A larger p does not mean that "
-        "they are.",
-        "Empty predictions count: a missed structure scores Dice 0 and the image diagonal as distance. Failed runs "
-        "count as the worst value.",
+        "with other patients like these.",
+        "A comparison is paired: each patient's difference. An adjusted p below 0.05 means that a difference this "
+        "large would be rare if the arms were equally good. A larger p does not mean that they are.",
+        *(_of_repeats() if _repeated(study) else _of_rankings()),
         "Nothing here shows that results carry over to other hospitals, scanners or populations.",
     ]
     if s["floor"]:

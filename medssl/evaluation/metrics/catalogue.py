@@ -47,6 +47,12 @@ _ALL = (
     MetricInfo("recall", "recall", "", True, 0.0, "share of the cases of a class that were found"),
     MetricInfo("ece", "ECE", "", False, 1.0, "mean gap between confidence and accuracy over 15 bins"),
     MetricInfo("brier", "Brier score", "", False, 2.0, "mean squared error of the probabilities"),
+    MetricInfo(
+        "map", "mAP", "", True, 0.0, "mean average precision: whether items of the class come first in rankings"
+    ),
+    MetricInfo("recall_at_1", "recall@1", "", True, 0.0, "share of items whose nearest one has their class"),
+    MetricInfo("recall_at_5", "recall@5", "", True, 0.0, "share of items with their class among the 5 nearest"),
+    MetricInfo("recall_at_10", "recall@10", "", True, 0.0, "share of items with their class among the 10 nearest"),
     MetricInfo("mae", "MAE", "", False, None, "mean absolute error, in the target's unit"),
     MetricInfo("rmse", "RMSE", "", False, None, "root mean squared error, in the target's unit"),
     MetricInfo("r2", "R²", "", True, None, "variance explained beyond always answering the training mean"),
@@ -56,8 +62,10 @@ _ALL = (
 
 METRICS: dict[str, MetricInfo] = {info.name: info for info in _ALL}
 
-HEADLINE: dict[str, str] = {"segmentation": "dice", "classification": "macro_f1", "regression": "mae"}
-"""The metric on which the claim of a study rests, per task."""
+HEADLINE: dict[str, str] = {
+    "segmentation": "dice", "classification": "macro_f1", "regression": "mae", "retrieval": "map",
+}  # fmt: skip
+"""The metric on which the claim of a study rests, per task; retrieval is the protocol's."""
 
 
 def info_of(key: str) -> MetricInfo:
