@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -56,7 +58,8 @@ def _probe(cell: Cell) -> float:
         folder = cell.study / ".probe"
         shutil.rmtree(folder, ignore_errors=True)
         settings = {**asked, "max_steps": steps, "patience": 0, "validate_every": steps}  # one look at the end
-        run_cell(replace(cell, folder=folder, options={**cell.options, "settings": settings}))
+        with contextlib.redirect_stdout(io.StringIO()):  # its score means nothing
+            run_cell(replace(cell, folder=folder, options={**cell.options, "settings": settings}))
         took.append(read_summary(folder))
         shutil.rmtree(folder)
     train, test = [t["seconds"]["train"] for t in took], took[0]["seconds"]["test"]
