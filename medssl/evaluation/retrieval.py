@@ -120,8 +120,10 @@ def chance(has: NDArray[np.bool_], patients: NDArray[Any]) -> float:
     np.add.at(own, owners, has)
     others = len(has) - np.bincount(owners)
     share = (has.sum(0) - own) / np.maximum(others, 1)[:, None]
-    share[(own == 0) | (share == 0)] = np.nan
-    return float(np.nanmean(np.nanmean(share, axis=1))) if np.isfinite(share).any() else np.nan
+    known = (own > 0) & (share > 0)
+    classes = known.sum(1)
+    means = (share * known).sum(1)[classes > 0] / classes[classes > 0]
+    return float(means.mean()) if len(means) else np.nan
 
 
 def retrieval_rows(retrieved: Retrieved, patients: NDArray[Any], classes: tuple[str, ...]) -> pd.DataFrame:
