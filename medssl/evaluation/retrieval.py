@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.errors import TrainingError
 from medssl.evaluation.arms import FLOOR
 from medssl.evaluation.floor import floor_features
 from medssl.evaluation.frozen import features_key, frozen_encoder, keep_features, target_of
@@ -85,7 +86,13 @@ def retrieve(x: NDArray[np.floating], has: NDArray[np.bool_], patients: NDArray[
 
     Returns:
         see ``Retrieved``; equally similar items keep their order.
+
+    Raises:
+        TrainingError: features that are not finite. Left out, they would make an encoder better than it is.
     """
+    broken = int((~np.isfinite(x).all(axis=1)).sum())
+    if broken:
+        raise TrainingError(f"the features of {broken} of {len(x)} items are not finite; the encoder cannot be used")
     n, classes = has.shape
     precision = np.full((n, classes), np.nan)
     found = {k: np.full((n, classes), np.nan) for k in DEPTHS}

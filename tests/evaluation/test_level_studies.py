@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from toy_cohorts import ToyEncoder, make_cohort
+from toy_cohorts import make_cohort
 
 from medssl.cohort import Cohort
-from medssl.encoders.base import InputSpec, save_encoder
 from medssl.errors import CohortError, ConfigError
 from medssl.evaluation.floor import are_moments, describe_floor, floor_features
 from medssl.evaluation.study import evaluate
@@ -28,15 +27,6 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cohort = make_cohort(tmp_path_factory.mktemp("nights"), "night", patients=10, per_patient=2)
     split(cohort, test=4, stratify="group")
     return cohort
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported encoder."""
-    folder = tmp_path_factory.mktemp("run")
-    inputs = InputSpec(kind="signal", channels=("C3",), size=(64,), rate_hz=32.0)
-    save_encoder(ToyEncoder(dims=1), folder / "encoder", inputs, {"cohorts": [], "patients": {}})
-    return folder
 
 
 def study(nights: Path, out: Path, run: Path, target: str, settings: dict[str, Any], **options: Any) -> dict[str, Any]:

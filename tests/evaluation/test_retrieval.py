@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import average_precision_score
 from toy_cohorts import ToyEncoder, make_cohort
 
 from medssl.encoders.base import InputSpec, save_encoder
-from medssl.errors import ConfigError, SplitError
+from medssl.errors import ConfigError, SplitError, TrainingError
 from medssl.evaluation.retrieval import chance, retrieval_rows, retrieve
 from medssl.evaluation.study import evaluate
 from medssl.report import report
@@ -88,15 +89,6 @@ def test_classes_count_equally_whatever_their_number_of_items() -> None:
     assert rows.loc[("a", "map", ""), "value"] == rows.loc[("a", "map", ["often", "rare"]), "value"].mean()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported encoder."""
-    folder = tmp_path_factory.mktemp("run")
-    inputs = InputSpec(kind="signal", channels=("C3",), size=(64,), rate_hz=32.0)
-    save_encoder(ToyEncoder(dims=1), folder / "encoder", inputs, {"cohorts": [], "patients": {}})
-    return folder
-
-
 @pytest.mark.parametrize("target", ["group", "findings"])
 def test_a_study_compares_encoders_without_a_label(tmp_path: Path, run: Path, target: str) -> None:
     cohort = make_cohort(tmp_path / "night", "night", patients=10, per_patient=2)
@@ -114,6 +106,25 @@ def test_a_study_compares_encoders_without_a_label(tmp_path: Path, run: Path, ta
     assert set(table["encoder"]) == {"untrained", "mine", "floor"} and table["patient"].nunique() == 6
     page = report(tmp_path / "study").read_text(encoding="utf-8")
     assert "with no labels" in page and "mAP" in page
+
+
+def test_an_encoder_without_numbers_counts_as_the_worst(tmp_path: Path) -> None:
+    cohort = make_cohort(tmp_path / "night", "night", patients=10)
+    split(cohort, test=6, stratify="group")
+    broken = ToyEncoder(dims=1)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    inputs = InputSpec(kind="signal", channels=("C3",), size=(64,), rate_hz=32.0)
+    save_encoder(broken, tmp_path / "run" / "encoder", inputs, {"cohorts": [], "patients": {}})
+    summary = evaluate(
+        cohort=cohort, task="classification", target="group", encoders={"broken": str(tmp_path / "run")},
+        out=tmp_path / "study", protocol="retrieval", settings=FinetuneSettings(progress=False, accelerator="cpu"),
+    )  # fmt: skip
+    assert [f["encoder"] for f in summary["failed"]] == ["broken"] and "not finite" in summary["failed"][0]["error"]
+    found = [r for r in summary["results"] if r["encoder"] == "broken" and r["metric"] == "map" and not r["class"]]
+    assert found[0]["mean"] == 0
+    with pytest.raises(TrainingError, match="not finite"):
+        retrieve(np.full((4, 2), np.nan), np.ones((4, 1), dtype=bool), PATIENTS[:4])
 
 
 def test_what_cannot_be_retrieved_is_refused(tmp_path: Path, run: Path) -> None:
