@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from medssl.encoders.base import Encoder
     from medssl.training.targets import Target
 
-__all__ = ["Scaler", "features", "knn_predict", "linear_predict", "thinned"]
+__all__ = ["Layer", "Scaler", "features", "knn_predict", "linear_predict", "logistic_probe", "ridge_probe", "thinned"]
 
 Array = NDArray[np.float64]
 STRENGTHS: tuple[float, ...] = tuple(10.0**e for e in range(-4, 5))
@@ -172,15 +172,13 @@ def linear_predict(
     if not x.shape[1]:  # every dimension is constant: the features say nothing
         x, x_test = np.zeros((len(x), 1)), np.zeros((len(x_test), 1))
     if task == "regression":
-        strength = _best_strength(x, y, patients, _ridge_error)
-        return _ridge(x, y, x_test, strength)
+        return ridge_probe(x, y, patients)(x_test)[:, 0]
     if np.ndim(y) == 2:
         columns = [
             linear_predict(train, y[:, k].astype(int), patients, test, task=task, classes=2) for k in range(classes)
         ]
         return np.stack([c[:, 1] for c in columns], axis=1)
-    strength = _best_strength(x, y, patients, partial(_logistic_error, classes=classes))
-    return _logistic(x, y, x_test, strength, classes)
+    return _softmax(logistic_probe(x, y, patients, classes)(x_test))
 
 
 def knn_predict(
@@ -205,10 +203,10 @@ def knn_predict(
     return class_votes(found, np.asarray(y, dtype=np.int64), classes=classes, temperature=temperature)
 
 
-def thinned(patients: NDArray[Any], seed: int) -> NDArray[np.intp]:
-    """All rows, or about ``MOST_ITEMS`` of them with an equal cap a patient."""
-    n = len(patients)
-    if n <= MOST_ITEMS:
+def thinned(patients: NDArray[Any], seed: int, most: int | None = None) -> NDArray[np.intp]:
+    """All rows, or about ``most`` (``MOST_ITEMS``) of them with an equal cap a patient."""
+    n, most = len(patients), MOST_ITEMS if most is None else most
+    if n <= most:
         return np.arange(n)
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(patients == p) for p in np.unique(patients)]
@@ -216,8 +214,39 @@ def thinned(patients: NDArray[Any], seed: int) -> NDArray[np.intp]:
     low, high = 1, int(sizes.max())
     while low < high:  # largest cap that keeps the total within the limit
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if np.minimum(sizes, middle).sum() <= MOST_ITEMS else (low, middle - 1)
+        low, high = (middle, high) if np.minimum(sizes, middle).sum() <= most else (low, middle - 1)
     return np.sort(np.concatenate([rng.permutation(g)[:low] for g in groups]))
+
+
+class Layer(NamedTuple):
+    """A linear layer; called, it gives x Wᵀ + b.
+
+    Attributes:
+        weight: (K, D).
+        bias: (K,).
+    """
+
+    weight: Array
+    bias: Array
+
+    def __call__(self, x: Array) -> Array:
+        """(n, D) → (n, K)."""
+        out: Array = x @ self.weight.T + self.bias
+        return out
+
+
+def logistic_probe(x: Array, y: NDArray[Any], patients: NDArray[Any], classes: int) -> Layer:
+    """Logistic regression of classes ``y`` (n,) on ``x`` (n, D), its strength chosen over folds of the patients.
+
+    A class that ``y`` lacks has a bias of minus infinity: it is never likely.
+    """
+    strength = _best_strength(x, y, patients, partial(_logistic_error, classes=classes))
+    return _logistic(x, y, strength, classes)
+
+
+def ridge_probe(x: Array, y: Array, patients: NDArray[Any]) -> Layer:
+    """Ridge regression of values ``y`` (n,) on ``x`` (n, D), its strength chosen over folds of the patients."""
+    return _ridge(x, y, _best_strength(x, y, patients, _ridge_error))
 
 
 def _best_strength(x: Array, y: NDArray[Any], patients: NDArray[Any], error: Any) -> float:
@@ -236,31 +265,38 @@ def _logistic_error(
     x: Array, y: NDArray[Any], x_held: Array, y_held: NDArray[Any], strength: float, *, classes: int
 ) -> float:
     """Cross-entropy of held-out rows, each class with equal weight."""
-    p = _logistic(x, y, x_held, strength, classes)
+    p = _softmax(_logistic(x, y, strength, classes)(x_held))
     own = -np.log(np.clip(p[np.arange(len(y_held)), y_held], 1e-6, 1))
     return float(np.mean([own[y_held == k].mean() for k in np.unique(y_held)]))
 
 
-def _logistic(x: Array, y: NDArray[Any], x_test: Array, strength: float, classes: int) -> Array:
+def _softmax(logits: Array) -> Array:
+    likely: Array = np.exp(logits - logits.max(1, keepdims=True))
+    return likely / likely.sum(1, keepdims=True)
+
+
+def _logistic(x: Array, y: NDArray[Any], strength: float, classes: int) -> Layer:
     from sklearn.linear_model import LogisticRegression
 
     seen, counts = np.unique(y, return_counts=True)
-    out = np.zeros((len(x_test), classes))
-    if len(seen) == 1:
-        out[:, seen[0]] = 1
-        return out
-    rare = counts.min() / counts.sum() < 0.2
-    model = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced" if rare else None)
-    out[:, seen] = model.fit(x, y).predict_proba(x_test)
-    return out
+    layer = Layer(np.zeros((classes, x.shape[1])), np.full(classes, -np.inf))
+    layer.bias[seen] = 0
+    if len(seen) > 1:
+        rare = counts.min() / counts.sum() < 0.2
+        model = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced" if rare else None).fit(x, y)
+        # of two classes scikit-learn keeps the difference of their logits only
+        halves = np.array([[-0.5], [0.5]]) if len(seen) == 2 else np.eye(len(seen))
+        layer.weight[seen] = halves @ model.coef_
+        layer.bias[seen] = halves @ model.intercept_
+    return layer
 
 
 def _ridge_error(x: Array, y: Array, x_held: Array, y_held: Array, strength: float) -> float:
-    return float(((_ridge(x, y, x_held, strength) - y_held) ** 2).sum())
+    return float(((_ridge(x, y, strength)(x_held)[:, 0] - y_held) ** 2).sum())
 
 
-def _ridge(x: Array, y: Array, x_test: Array, strength: float) -> Array:
+def _ridge(x: Array, y: Array, strength: float) -> Layer:
     from sklearn.linear_model import Ridge
 
-    predicted: Array = Ridge(alpha=1 / strength).fit(x, y).predict(x_test)
-    return predicted
+    model = Ridge(alpha=1 / strength).fit(x, y)
+    return Layer(np.asarray(model.coef_, dtype=np.float64)[None], np.atleast_1d(model.intercept_))

@@ -10,6 +10,7 @@ from medssl.encoders.base import Encoder, Features
 from medssl.errors import ConfigError
 from medssl.heads.base import Head
 from medssl.heads.schedules import Schedule
+from medssl.heads.standardise import Standardise
 from medssl.optim import Optim
 from medssl.views.base import Views
 
@@ -46,6 +47,7 @@ class ClassificationHead(Head):
         centre: for windows centred on an event: features of the middle of the window join the pooled ones, so a beat is
             told apart from the rhythm around it.
         centre_fraction: how much of the window (along every axis) the middle is.
+        standardise: the linear layer sees features on one scale, see ``Standardise``.
         optim, encoder_lr, layer_decay, frozen_steps, augmentation, schedule: see ``Head``.
 
     Raises:
@@ -66,6 +68,7 @@ class ClassificationHead(Head):
         label_smoothing: float = 0.0,
         centre: bool = False,
         centre_fraction: float = 0.1,
+        standardise: bool = False,
         optim: Optim | None = None,
         encoder_lr: float = 1.0,
         layer_decay: float = 1.0,
@@ -95,19 +98,23 @@ class ClassificationHead(Head):
         self.label_smoothing, self.centre, self.centre_fraction = label_smoothing, centre, centre_fraction
         weights = torch.ones(len(classes)) if class_weights is None else torch.tensor(class_weights).float()
         self.register_buffer("weights", weights, persistent=False)  # they are arguments already
-        self.dropout = nn.Dropout(dropout)
         width = encoder.out_dim + (encoder.channels[-1] if centre else 0)
+        self.standardise = Standardise(width) if standardise else None
+        self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, len(classes))
 
     def features(self, features: Features) -> Tensor:
-        """What the linear layer sees: (B, D), with the centre's features appended if asked for."""
+        """What is classified: (B, D), with the centre's features appended if asked for."""
         if not self.centre:
             return features.pooled
         return torch.cat([features.pooled, centre_pool(features.maps[-1], self.centre_fraction)], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *size) → logits (B, K)."""
-        logits: Tensor = self.output(self.dropout(self.features(self.encode(x))))
+        found = self.features(self.encode(x))
+        if self.standardise is not None:
+            found = self.standardise(found)
+        logits: Tensor = self.output(self.dropout(found))
         return logits
 
     def criterion(self, x: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

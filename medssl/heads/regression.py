@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.encoders.base import Encoder
+from medssl.encoders.base import Encoder, Features
 from medssl.errors import ConfigError
 from medssl.heads.base import Head
 from medssl.heads.schedules import Schedule
+from medssl.heads.standardise import Standardise
 from medssl.optim import Optim
 from medssl.views.base import Views
 
@@ -31,6 +32,7 @@ class RegressionHead(Head):
         std: of the target over the training patients; above 0.
         loss: ``"huber"`` (transition at one standard deviation), ``"mse"`` or ``"mae"``.
         dropout: of the features.
+        standardise: the linear layer sees features on one scale, see ``Standardise``.
         optim, encoder_lr, layer_decay, frozen_steps, augmentation, schedule: see ``Head``.
 
     Raises:
@@ -45,6 +47,7 @@ class RegressionHead(Head):
         std: float = 1.0,
         loss: Literal["huber", "mse", "mae"] = "huber",
         dropout: float = 0.2,
+        standardise: bool = False,
         optim: Optim | None = None,
         encoder_lr: float = 1.0,
         layer_decay: float = 1.0,
@@ -66,12 +69,20 @@ class RegressionHead(Head):
         if loss not in _LOSSES:
             raise ConfigError(f"unknown regression loss '{loss}'; known: {', '.join(sorted(_LOSSES))}")
         self.mean, self.std, self.kind = mean, std, loss
+        self.standardise = Standardise(encoder.out_dim) if standardise else None
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(encoder.out_dim, 1)
 
+    def features(self, features: Features) -> Tensor:
+        """What the value is read from: (B, D)."""
+        return features.pooled
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *size) → (B,) in the target's unit, float32."""
-        standardised: Tensor = self.output(self.dropout(self.encode(x).pooled))
+        found = self.features(self.encode(x))
+        if self.standardise is not None:
+            found = self.standardise(found)
+        standardised: Tensor = self.output(self.dropout(found))
         return standardised[:, 0].float() * self.std + self.mean
 
     def criterion(self, x: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

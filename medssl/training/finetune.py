@@ -17,6 +17,8 @@ from medssl.encoders.base import Encoder, InputSpec, load_encoder, provenance_of
 from medssl.errors import ConfigError, SplitError
 from medssl.evaluation.metrics.catalogue import HEADLINE
 from medssl.heads.base import Head
+from medssl.heads.classification import ClassificationHead
+from medssl.heads.regression import RegressionHead
 from medssl.heads.segmentation import SegmentationHead
 from medssl.splits import Split, patient_strata
 from medssl.splits import budget as draw_budget
@@ -25,6 +27,7 @@ from medssl.training.contract import Matched, match_input, settled_preparation
 from medssl.training.data import Draws
 from medssl.training.export import Filled, fill_decoder, labels_note, patient_marks
 from medssl.training.fitting import StepData, best_precision, fit, is_cpu, make_trainer, to_channels_last
+from medssl.training.head_start import start_head
 from medssl.training.heads import choose_size, default_encoder, let_learn, make_head, window_samples
 from medssl.training.inference import Testing, embed_items
 from medssl.training.levels import describe_level, make_decisions
@@ -212,7 +215,9 @@ class _Job:
             out, callbacks, max_steps=settings.max_steps, precision=self.testing.precision,
             accelerator=settings.accelerator, devices=1, deterministic=settings.deterministic,
         )  # fmt: skip
+        self.head.to(trainer.strategy.root_device)  # where fitting puts it too; what comes before it is slow elsewhere
         self._embed()
+        self._start_head()
         data = StepData(Draws(self.source(), seed=self.seed), batch_size=settings.batch_size, workers=settings.workers)
         fit(trainer, self.head, data, None)
         if stop.exit_code:
@@ -243,6 +248,14 @@ class _Job:
             return
         items = self.target.items_of((*self.budget.train, *self.budget.validation))
         self.embedded = embed_items(self.head, self.target, items, self.recordings, self.testing)
+
+    def _start_head(self) -> None:
+        """Let the last layer begin on features of one scale, or from a linear probe of them."""
+        start, head = self.settings.head_start, self.head
+        if start == "random" or not isinstance(head, ClassificationHead | RegressionHead) or head.standardise is None:
+            return
+        probe = start == "probe" or (start == "auto" and self.target.task == "regression")
+        start_head(head, self.target, self.train, self.recordings, self.testing, probe=probe, seed=self.seed)
 
     def source(self) -> LabelledCrops | LabelledWindows:
         """Where training samples come from."""

@@ -149,13 +149,15 @@ def make_head(
             )  # fmt: skip
         return ClassificationHead(
             encoder, target.classes, multilabel=target.multilabel, class_weights=weights, dropout=settings.dropout,
-            centre=target.source == "event" and target.epoch_s is None, optim=optim, encoder_lr=encoder_lr,
-            layer_decay=decay, frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
+            centre=target.source == "event" and target.epoch_s is None, standardise=settings.head_start != "random",
+            optim=optim, encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen, augmentation=augmentation,
+            schedule=schedule,
         )  # fmt: skip
     y = target.y[train_items].astype(np.float64)
     return RegressionHead(
-        encoder, float(y.mean()), std=float(y.std()) or 1.0, dropout=settings.dropout, optim=optim,
-        encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
+        encoder, float(y.mean()), std=float(y.std()) or 1.0, dropout=settings.dropout,
+        standardise=settings.head_start != "random", optim=optim, encoder_lr=encoder_lr, layer_decay=decay,
+        frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "predict_items",
     "predict_windows",
     "segment",
+    "windows_of",
 ]
 
 
@@ -187,6 +188,17 @@ def _by_row(target: Target, items: NDArray[np.int64]) -> Iterator[tuple[int, NDA
     rows = target.rows[items]
     for row in np.unique(rows):
         yield int(row), items[rows == row]
+
+
+def windows_of(
+    target: Target, items: NDArray[np.int64], recordings: Recordings, testing: Testing
+) -> Iterator[tuple[list[NDArray[np.float32]], NDArray[np.int64]]]:
+    """Windows (C, *size) of network input, at most ``testing.batch`` at once, and the item each belongs to."""
+    for row, of_row in _by_row(target, items):
+        windows, counts = _windows(target, row, of_row, recordings, testing)
+        owners = np.repeat(of_row, counts)
+        for at in range(0, len(windows), testing.batch):
+            yield windows[at : at + testing.batch], owners[at : at + testing.batch]
 
 
 def _windows(

@@ -15,6 +15,7 @@ from medssl.optim import Optim
 
 __all__ = ["Aggregation", "Context", "FinetuneSettings", "Level", "Logger", "Precision", "TrainSettings", "from_plain"]
 
+HeadStart = Literal["auto", "random", "scaled", "probe"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Logger = Literal["csv", "tensorboard", "wandb", "mlflow"]
 KeepBest = Literal["last", "rankme", "rankme_centred", "alignment_uniformity"]
@@ -159,6 +160,11 @@ class FinetuneSettings:
         test_windows: most windows of a recording that are averaged for one prediction.
         test_batch: windows predicted at once.
         dropout: before the classifier or regressor.
+        head_start: what the last layer of a classifier or regressor of single windows starts from. ``random``: small
+            random weights on the features as they are. ``scaled``: random weights on features that are standardised
+            by what the encoder makes of the training windows. ``probe``: in addition, the weights of a linear probe of
+            these features (its strength chosen by patients inside the budget), which training then goes on from
+            (LP-FT; Kumar et al., ICLR 2022). ``auto``: ``probe`` for regression, ``scaled`` for classification.
         channels_last: keep convolution weights channels-last; ``auto`` does so for volumes on a GPU.
         precision: ``auto`` takes bfloat16 where the processor computes with it, else 32 bit.
         clip: largest norm of the gradient; 0 switches clipping off.
@@ -204,6 +210,7 @@ class FinetuneSettings:
     test_windows: int = 8
     test_batch: int = 16
     dropout: float = 0.2
+    head_start: HeadStart = "auto"
     channels_last: bool | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
     clip: float = 1.0
