@@ -172,7 +172,8 @@ def linear_predict(
     if not x.shape[1]:  # every dimension is constant: the features say nothing
         x, x_test = np.zeros((len(x), 1)), np.zeros((len(x_test), 1))
     if task == "regression":
-        return ridge_probe(x, y, patients)(x_test)[:, 0]
+        values: Array = ridge_probe(x, y, patients)(x_test)[:, 0]
+        return values
     if np.ndim(y) == 2:
         columns = [
             linear_predict(train, y[:, k].astype(int), patients, test, task=task, classes=2) for k in range(classes)
@@ -271,8 +272,9 @@ def _logistic_error(
 
 
 def _softmax(logits: Array) -> Array:
-    likely: Array = np.exp(logits - logits.max(1, keepdims=True))
-    return likely / likely.sum(1, keepdims=True)
+    likely = np.exp(logits - logits.max(1, keepdims=True))
+    shares: Array = likely / likely.sum(1, keepdims=True)
+    return shares
 
 
 def _logistic(x: Array, y: NDArray[Any], strength: float, classes: int) -> Layer:
@@ -292,7 +294,8 @@ def _logistic(x: Array, y: NDArray[Any], strength: float, classes: int) -> Layer
 
 
 def _ridge_error(x: Array, y: Array, x_held: Array, y_held: Array, strength: float) -> float:
-    return float(((_ridge(x, y, strength)(x_held)[:, 0] - y_held) ** 2).sum())
+    error: Array = _ridge(x, y, strength)(x_held)[:, 0] - y_held
+    return float((error**2).sum())
 
 
 def _ridge(x: Array, y: Array, strength: float) -> Layer:
