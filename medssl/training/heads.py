@@ -6,6 +6,7 @@ import fnmatch
 import math
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ __all__ = [
     "choose_size",
     "class_weights",
     "default_encoder",
+    "head_start",
     "let_learn",
     "make_head",
     "typical_shape",
@@ -131,6 +133,7 @@ def make_head(
             optim=optim, encoder_lr=encoder_lr,
             layer_decay=decay, frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
         )  # fmt: skip
+    standardise = head_start(target, settings) != "random"
     if target.task == "classification":
         weights = None if settings.class_balance else class_weights(target, train_items)
         if settings.sequence:
@@ -149,16 +152,29 @@ def make_head(
             )  # fmt: skip
         return ClassificationHead(
             encoder, target.classes, multilabel=target.multilabel, class_weights=weights, dropout=settings.dropout,
-            centre=target.source == "event" and target.epoch_s is None, standardise=settings.head_start != "random",
+            centre=target.source == "event" and target.epoch_s is None, standardise=standardise,
             optim=optim, encoder_lr=encoder_lr, layer_decay=decay, frozen_steps=frozen, augmentation=augmentation,
             schedule=schedule,
         )  # fmt: skip
     y = target.y[train_items].astype(np.float64)
     return RegressionHead(
         encoder, float(y.mean()), std=float(y.std()) or 1.0, dropout=settings.dropout,
-        standardise=settings.head_start != "random", optim=optim, encoder_lr=encoder_lr, layer_decay=decay,
+        standardise=standardise, optim=optim, encoder_lr=encoder_lr, layer_decay=decay,
         frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
     )  # fmt: skip
+
+
+def head_start(target: Target, settings: FinetuneSettings) -> Literal["random", "scaled", "probe"]:
+    """What the last layer starts from, ``auto`` resolved.
+
+    Few labelled recordings do not suffice to find the scale of the features in a short training. Of events there are
+    hundreds a patient; there, the faster start only learnt the training patients faster (MIT-BIH, ``RESULTS.md``).
+    """
+    if settings.head_start != "auto":
+        return settings.head_start
+    if target.task == "regression":
+        return "probe"
+    return "random" if target.source == "event" else "scaled"
 
 
 def let_learn(encoder: Encoder, patterns: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from medssl.splits import split
 from medssl.training import inference
 from medssl.training.finetune import finetune
 from medssl.training.head_start import LEAST_BIAS, start_head
-from medssl.training.heads import make_head
+from medssl.training.heads import head_start, make_head
 from medssl.training.models import load_model
 from medssl.training.settings import FinetuneSettings
 from medssl.training.targets import Target, resolve_target
@@ -128,6 +128,24 @@ def test_scaled_fixes_the_scale_and_leaves_the_layer_random(cohorts: dict[str, P
     with torch.no_grad():
         seen = began.head.standardise(began.head.features(began.head.encode(x))).double().numpy()
     np.testing.assert_allclose(seen, began.scaled(x), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "start"),
+    [
+        ("regression", "radius", "probe"),
+        ("classification", "group", "scaled"),
+        ("classification", "rhythm", "scaled"),
+        ("classification", "beat", "random"),
+    ],
+)
+def test_what_is_started_from_follows_from_the_target_or_from_the_setting(
+    task: str, name: str, start: str, cohorts: dict[str, Path]
+) -> None:
+    cohort = Cohort(cohorts["volume" if name in ("radius", "group") else "signal"])
+    target = resolve_target(cohort, task, name)  # type: ignore[arg-type]
+    assert head_start(target, FinetuneSettings()) == start
+    assert head_start(target, FinetuneSettings(head_start="probe")) == "probe"
 
 
 @pytest.mark.parametrize("start", ["auto", "random", "scaled", "probe"])
