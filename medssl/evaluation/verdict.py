@@ -33,7 +33,7 @@ def _comparison(summary: Entry) -> str:
     if n < 5:
         return f"With {n} test patients nothing can be concluded; hold out at least 5, better 20 or more."
     if not found:
-        return "No comparison could be tested; see the failed cells."
+        return _untested(summary)
     # a claim needs both: a test that is passed and an interval that can be given and leaves out zero
     solid = [c for c in found if c["p_holm"] < ALPHA and _number(c["low"]) and c["low"] * c["high"] > 0]
     if not solid:
@@ -41,6 +41,16 @@ def _comparison(summary: Entry) -> str:
     gains = [c for c in solid if c["better"]]
     best = min(gains or solid, key=lambda c: (c["p_holm"], -abs(c["difference"])))
     return _claim(summary, best) + _others(solid, best)
+
+
+def _untested(summary: Entry) -> str:
+    if all(c["interval"] != "not estimable" for c in summary["comparisons"]):
+        return "No comparison could be tested; see the failed cells."
+    target, title = summary["target"], info_of(summary["metric"]).title
+    return (
+        f"No comparison could be tested: a class occurs in too few of the test patients for an interval of {title}. "
+        f"Hold out more patients, or compare the frequent classes alone (--target {target}:A,B); the means stand below."
+    )
 
 
 def _claim(summary: Entry, c: Entry) -> str:

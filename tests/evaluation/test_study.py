@@ -147,6 +147,15 @@ def test_a_passed_test_alone_is_no_claim(low: float | None, high: float | None, 
     assert "No encoder differed reliably" in told and f"p = 0.030; it passes the test, but {why}" in told
 
 
+def test_a_class_too_rare_to_test_is_said_to_be_the_reason() -> None:
+    comparison = {"encoder": "voco", "baseline": "scratch", "budget": "2", "p_holm": None, "interval": "not estimable"}
+    told = verdict(
+        {"comparisons": [comparison], "results": [], "metric": "macro_f1", "target": "dx", "repeats": 5,
+         "planning": {"n_test_patients": 25}, "failed": []}
+    )  # fmt: skip
+    assert "a class occurs in too few of the test patients" in told and "--target dx:A,B" in told
+
+
 def test_a_simple_baseline_that_wins_is_named(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, BEATS, arms=("scratch", "worse", "floor"))
     summary = run_study(plan, run, progress=False)
