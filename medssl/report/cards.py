@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,20 @@ from medssl.evaluation.cohort_card import cohort_card
 from medssl.report.html import Html, figure, listing, section, table, tag
 from medssl.report.plots import histogram_chart
 
-__all__ = ["cards", "cohort_cards", "provenance"]
+__all__ = ["arms_card", "cards", "cohort_cards", "provenance"]
 
 Entry = Mapping[str, Any]
+MOST_NAMES = 6
 
 
 def cards(facts: Mapping[str, object]) -> Html:
     """Name and value pairs in boxes."""
     return tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts.items()), class_="cards")
+
+
+def arms_card(arms: Sequence[str]) -> str:
+    """Names of a few arms, or how many there are: below stand all."""
+    return ", ".join(arms) if len(arms) <= MOST_NAMES else f"{len(arms)} arms, named below"
 
 
 def cohort_cards(summary: Entry, pictures: Mapping[str, Any] | None = None) -> Html:

@@ -6,6 +6,7 @@ keyboard.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ def line_chart(
     if not xs:
         return tag("p", "Nothing was recorded.", class_="muted")
     frame = _frame(xs, ys, x_label, y_label, log_x, x_ticks)
-    marks = "".join(_series(s, i, len(series), frame) for i, s in enumerate(series))
+    aside = _aside(frame, xs, len(series))
+    marks = "".join(_series(s, i, (i - (len(series) - 1) / 2) * aside, frame) for i, s in enumerate(series))
     return drawing(frame.background + marks, title, _spoken(series, y_label))
 
 
@@ -116,10 +118,17 @@ def _frame(
     return _Frame(x, y, "".join(parts))
 
 
-def _series(s: Series, index: int, count: int, frame: _Frame) -> str:
+def _aside(frame: _Frame, xs: Sequence[float], count: int) -> float:
+    """How far apart the intervals of several series at one x are set: within the axes, and clear of the next x."""
+    places = sorted({frame.x(v) for v in xs})
+    gaps = [b - a for a, b in itertools.pairwise(places)]
+    room = min(0.8 * min(gaps, default=math.inf), 2 * (places[0] - LEFT), 2 * (WIDTH - RIGHT - places[-1]))
+    return min(7.0, max(room, 0.0) / max(count - 1, 1))
+
+
+def _series(s: Series, index: int, shift: float, frame: _Frame) -> str:
     colour = f"var(--s{index % COLOURS})"
-    # overlapping intervals at one x are set side by side
-    shift = (index - (count - 1) / 2) * 7 if s.low else 0.0
+    shift = shift if s.low else 0.0
     points = [
         (i, frame.x(a) + shift, frame.y(b)) for i, (a, b) in enumerate(zip(s.x, s.y, strict=True)) if finite(a, b)
     ]

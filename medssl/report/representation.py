@@ -10,7 +10,7 @@ from typing import Any
 from medssl.evaluation.metrics import info_of
 from medssl.evaluation.metrics.catalogue import HEADLINE
 from medssl.evaluation.verdict import format_p, format_value
-from medssl.report.cards import cards, cohort_cards, provenance
+from medssl.report.cards import arms_card, cards, cohort_cards, provenance
 from medssl.report.html import Html, page, section, table, tag
 
 __all__ = ["quality_page", "rankme_section"]
@@ -107,7 +107,7 @@ def quality_page(folder: Path) -> Html:
     first = next(iter(summary["representation"].values()))
     facts = {
         "Recordings": first["n_recordings"], "Development patients": first["n_patients"],
-        "Windows of each": first["windows"], "Compared": ", ".join(summary["representation"]),
+        "Windows of each": first["windows"], "Compared": arms_card(list(summary["representation"])),
     }  # fmt: skip
     failed = [tag("li", f"{f['encoder']}: {f['error']}") for f in summary["failed"]]
     lead = Html(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medssl.report.calibration import calibration_section
-from medssl.report.cards import cards, cohort_cards, provenance
+from medssl.report.cards import arms_card, cards, cohort_cards, provenance
 from medssl.report.examples import example_section
 from medssl.report.html import Html, page, section, tag
 from medssl.report.maps import map_section
@@ -55,7 +55,7 @@ def _lead(study: Study) -> Html:
     facts = {
         "Test patients": s["split"]["n_test_patients"],
         **(_drawn(study) if _repeated(study) else {}),
-        "Compared": ", ".join(study.arms),
+        "Compared": arms_card(study.arms),
         "Protocol": _PROTOCOLS[s["protocol"]],
     }
     if "level" in s:  # studies of earlier releases do not say it

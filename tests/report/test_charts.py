@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 
 import pytest
 
-from medssl.report.charts import Series, line_chart, ticks
+from medssl.report.charts import LEFT, RIGHT, Series, line_chart, ticks
 from medssl.report.plots import confusion_chart, histogram_chart, paired_chart, reliability_chart
+from medssl.report.svg import WIDTH
 
 
 def circles(svg: str) -> list[tuple[float, float]]:
@@ -72,3 +74,16 @@ def test_a_histogram_says_its_bins() -> None:
     assert "<title>10–20: 9 recordings</title>" in svg and "most between 10 and 20" in svg
     low, high = (float(h) for h in re.findall(r'height="([\d.]+)" fill="var\(--s1\)"', svg))
     assert high == pytest.approx(3 * low, abs=0.2)
+
+
+@pytest.mark.parametrize("arms", [2, 5, 20])
+def test_intervals_of_many_arms_stay_beside_their_budget(arms: int) -> None:
+    """Set side by side, neither outside the axes nor among those of the next budget."""
+    budgets = [2.0, 4.0, 10.0, 23.0]
+    series = [Series(f"arm{i}", budgets, [0.5] * 4, [0.4] * 4, [0.6] * 4) for i in range(arms)]
+    svg = line_chart(series, title="t", x_label="x", y_label="y", log_x=True, x_ticks=budgets)
+    bars = [float(x) for x in re.findall(r'd="M([\d.]+) [\d.]+V', svg)]
+    at = [sorted(bars[i::4]) for i in range(4)]
+    assert len(bars) == 4 * arms and len(set(at[0])) == arms
+    assert at[0][0] >= LEFT and at[3][-1] <= WIDTH - RIGHT
+    assert all(a[-1] < b[0] for a, b in itertools.pairwise(at))
