@@ -204,8 +204,8 @@ class LabelledWindows:
     """Training windows of a classification or regression target.
 
     A window lies anywhere in a labelled recording, or around the middle of an event; a share of the crops of volumes is
-    centred on a voxel of the body. With ``balance``, a class is drawn first, then a patient who has it, then an item,
-    so that neither a frequent class nor a long recording dominates.
+    centred on a voxel of the body. With ``balance``, a class is drawn first (of several labels at once, none is one
+    more), then a patient who has it, then an item, so that neither a frequent class nor a long recording dominates.
 
     Args:
         target: labels or events.
@@ -313,11 +313,12 @@ class LabelledBags(LabelledWindows):
 
 
 def _by_class_and_patient(target: Target, items: NDArray[np.int64]) -> list[list[NDArray[np.int64]]]:
-    """Items of every patient of every class that occurs."""
+    """Items of every patient of every class that occurs; of several labels at once, having none is one more class."""
+    y = target.y[items]
+    having = [*(y.T > 0), ~(y > 0).any(1)] if target.multilabel else [y == c for c in range(len(target.classes))]
     groups = []
-    for c in range(len(target.classes)):
-        having = target.y[items, c] > 0 if target.multilabel else target.y[items] == c
-        chosen = items[having]
+    for own in having:
+        chosen = items[own]
         patients = target.patients[chosen]
         groups.append([chosen[patients == p] for p in sorted(set(patients))])
     return [g for g in groups if g]

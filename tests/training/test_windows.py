@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,18 @@ def test_balanced_windows_give_every_class_its_share(signals: Path) -> None:
     assert share == pytest.approx(0.5, abs=0.1)
     assert sorted(plain.order(np.random.default_rng(0))) == list(items)
     assert np.mean(target.y) < 0.3
+
+
+def test_items_without_any_of_several_labels_are_drawn_too(signals: Path) -> None:
+    """They are all there is to learn from that a recording may have none of the labels."""
+    target = resolve_target(Cohort(signals), "classification", "findings")  # all have a, half of them b too
+    target = replace(target, y=target.y * [0, 1])
+    items = np.arange(len(target))
+    without = (target.y == 0).all(1)
+    assert 0 < without.sum() < len(items)
+    windows = LabelledWindows(target, items, recordings(target, cache_gb=1.0), size=(100,), balance=True)
+    drawn = np.concatenate([windows.order(np.random.default_rng(seed)) for seed in range(25)])
+    assert 0.4 < np.mean(without[drawn]) < 0.6
 
 
 def test_an_event_is_in_the_middle_of_its_window(signals: Path) -> None:
