@@ -28,7 +28,7 @@ from medssl.training.data import Draws
 from medssl.training.export import Filled, fill_decoder, labels_note, patient_marks
 from medssl.training.fitting import StepData, best_precision, fit, is_cpu, make_trainer, to_channels_last
 from medssl.training.head_start import start_head
-from medssl.training.heads import choose_size, default_encoder, head_start, let_learn, make_head, window_samples
+from medssl.training.heads import choose_size, default_encoder, let_learn, make_head, resolved_start, window_samples
 from medssl.training.inference import Testing, embed_items
 from medssl.training.levels import describe_level, make_decisions
 from medssl.training.metrics_log import MetricsLog
@@ -254,7 +254,7 @@ class _Job:
         head = self.head
         if not isinstance(head, ClassificationHead | RegressionHead) or head.standardise is None:
             return
-        probe = head_start(self.target, self.settings) == "probe"
+        probe = resolved_start(self.target, self.settings) == "probe"
         start_head(head, self.target, self.train, self.recordings, self.testing, probe=probe, seed=self.seed)
 
     def source(self) -> LabelledCrops | LabelledWindows:

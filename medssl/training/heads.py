@@ -31,9 +31,9 @@ __all__ = [
     "choose_size",
     "class_weights",
     "default_encoder",
-    "head_start",
     "let_learn",
     "make_head",
+    "resolved_start",
     "typical_shape",
     "window_samples",
 ]
@@ -133,7 +133,7 @@ def make_head(
             optim=optim, encoder_lr=encoder_lr,
             layer_decay=decay, frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
         )  # fmt: skip
-    standardise = head_start(target, settings) != "random"
+    standardise = resolved_start(target, settings) != "random"
     if target.task == "classification":
         weights = None if settings.class_balance else class_weights(target, train_items)
         if settings.sequence:
@@ -164,7 +164,7 @@ def make_head(
     )  # fmt: skip
 
 
-def head_start(target: Target, settings: FinetuneSettings) -> Literal["random", "scaled", "probe"]:
+def resolved_start(target: Target, settings: FinetuneSettings) -> Literal["random", "scaled", "probe"]:
     """What the last layer starts from, ``auto`` resolved.
 
     Few labelled recordings do not suffice to find the scale of the features in a short training. Of events there are

@@ -18,7 +18,7 @@ from medssl.splits import split
 from medssl.training import inference
 from medssl.training.finetune import finetune
 from medssl.training.head_start import LEAST_BIAS, start_head
-from medssl.training.heads import head_start, make_head
+from medssl.training.heads import make_head, resolved_start
 from medssl.training.models import load_model
 from medssl.training.settings import FinetuneSettings
 from medssl.training.targets import Target, resolve_target
@@ -144,8 +144,8 @@ def test_what_is_started_from_follows_from_the_target_or_from_the_setting(
 ) -> None:
     cohort = Cohort(cohorts["volume" if name in ("radius", "group") else "signal"])
     target = resolve_target(cohort, task, name)  # type: ignore[arg-type]
-    assert head_start(target, FinetuneSettings()) == start
-    assert head_start(target, FinetuneSettings(head_start="probe")) == "probe"
+    assert resolved_start(target, FinetuneSettings()) == start
+    assert resolved_start(target, FinetuneSettings(head_start="probe")) == "probe"
 
 
 @pytest.mark.parametrize("start", ["auto", "random", "scaled", "probe"])
