@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from medssl.report.html import Html, tag
+from medssl.report.html import Html, escape, tag
 from medssl.report.svg import COLOURS, HEIGHT, WIDTH, drawing, finite, line, marker, number, point, text, upright
 
 __all__ = ["Series", "legend", "line_chart", "ticks"]
 
 LEFT, RIGHT, TOP, BOTTOM = 82, 16, 14, 54
+MANY = 4  # lines above which one wants to see a few alone
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _series(s: Series, index: int, shift: float, frame: _Frame) -> str:
     path = " ".join(f"{'L' if j else 'M'}{px:.1f} {py:.1f}" for j, (_, px, py) in enumerate(points))
     dash = ("", "", "6 3", "2 3", "8 3 2 3", "4 4", "1 3")[index % COLOURS]
     style = f'stroke="{colour}" stroke-width="2" fill="none"' + (f' stroke-dasharray="{dash}"' if dash else "")
-    out = [f'<path d="{path}" {style}/>']
+    out = [f'<g data-series="{index}"><path d="{path}" {style}/>']
     for i, px, py in points:
         if s.low and finite(s.low[i], s.high[i]):
             low, high = frame.y(s.low[i]), frame.y(s.high[i])
@@ -145,16 +146,26 @@ def _series(s: Series, index: int, shift: float, frame: _Frame) -> str:
             out.append(f'<path d="{bar}" stroke="{colour}" stroke-width="1.6" fill="none"/>')
         if s.markers:
             out.append(point(marker(px, py, index), s.labels[i] if s.labels else s.name))
-    return "".join(out)
+    return "".join(out) + "</g>"
 
 
 def legend(names: Sequence[str]) -> Html:
-    """Names with their colour and shape."""
+    """Names with their colour and shape; buttons that hide and show their line in all charts of the section.
+
+    The buttons are dead without script, and then look like plain text.
+    """
+    shapes = [f'<svg viewBox="0 0 26 14" aria-hidden="true">{marker(13, 7, i)}</svg>' for i in range(len(names))]
     items = [
-        tag("li", Html(f'<svg viewBox="0 0 26 14" aria-hidden="true">{marker(13, 7, i)}</svg>'), name)
-        for i, name in enumerate(names)
+        tag("li", _switch(Html(shape + escape(name)), i))
+        for i, (shape, name) in enumerate(zip(shapes, names, strict=True))
     ]
+    if len(names) > MANY:
+        items.append(tag("li", _switch("hide or show all", "all")))
     return tag("ul", *items, class_="legend")
+
+
+def _switch(inner: object, series: int | str) -> Html:
+    return tag("button", inner, type="button", disabled="", aria_pressed="true", data_series=series)
 
 
 def _spoken(series: Sequence[Series], y_label: str) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medssl.report.html import Html, figure, section, tag
 from medssl.report.pictures import strip_picture
-from medssl.report.stacks import stack_case
+from medssl.report.stacks import stack_case, structure_colours, structure_legend
 from medssl.report.study_data import Arrays, Study, chooser, patients_of
 
 __all__ = ["example_section"]
@@ -28,9 +28,12 @@ def example_section(study: Study) -> Html:
         return Html("")
     slices = str(arrays[f"kind_{cases[0]}"]) in ("slice", "stack")  # a slice: of version 1
     if slices:
-        boxes = [_box("reference", "reference (solid yellow)"), _box("prediction", "prediction (dashed cyan)")]
-        blocks = _within_bounds(stack_case(arrays, n, budgets, arms) for n in cases)
-        controls = chooser("examples", budgets, *boxes, last=True)
+        colours = structure_colours(study.summary["classes"])
+        solid, dashed = ("solid", "dashed") if colours else ("solid yellow", "dashed cyan")
+        boxes = [_box("reference", f"reference ({solid})"), _box("prediction", f"prediction ({dashed})")]
+        blocks = _within_bounds(stack_case(arrays, n, budgets, arms, colours) for n in cases)
+        names = structure_legend(colours, study.summary["class_names"])
+        controls = Html(chooser("examples", budgets, *boxes, last=True) + names)
     else:
         blocks = [
             tag("div", tag("h3", patients_of(b)), *(_strip(arrays, n, b["asked"], arms) for n in cases),
@@ -59,7 +62,7 @@ def _explanation(slices: bool) -> str:
     if slices:
         return (
             "The first test cases, not chosen by result, cropped to the surroundings of the reference. Anterior is up, "
-            "the patient's right on the left. Solid yellow: reference; dashed cyan: prediction. What an arm found "
+            "the patient's right on the left. Solid lines: reference; dashed lines: prediction. What an arm found "
             "outside the crop is not seen here but counts in the Dice of the case."
         )
     return (

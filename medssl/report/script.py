@@ -14,11 +14,14 @@ var NEAR=24,shown=null;
 all('.point>title').forEach(function(title){
   title.parentNode.setAttribute('aria-label',title.textContent);title.remove();
 });
+function pointsOf(chart){
+  return all('.point',chart).filter(function(p){return !p.closest('[data-series][hidden]')});
+}
+function oneStop(chart){pointsOf(chart).forEach(function(p,i){p.setAttribute('tabindex',i?'-1':'0')})}
 all('svg.chart').forEach(function(chart){
-  var points=all('.point',chart);
-  points.forEach(function(p,i){p.setAttribute('tabindex',i?'-1':'0')});
+  oneStop(chart);
   chart.addEventListener('keydown',function(e){
-    var at=points.indexOf(document.activeElement),last=points.length-1;
+    var points=pointsOf(chart),at=points.indexOf(document.activeElement),last=points.length-1;
     var to={ArrowRight:at+1,ArrowDown:at+1,ArrowLeft:at-1,ArrowUp:at-1,Home:0,End:last}[e.key];
     if(at<0||to===undefined)return;
     e.preventDefault();
@@ -50,7 +53,7 @@ function pointOf(e){return e.target.closest?e.target.closest('.point'):null}
 function nearest(e){
   var chart=e.target.closest?e.target.closest('svg.chart'):null,best=null,least=NEAR*NEAR;
   if(!chart)return null;
-  all('.point',chart).forEach(function(p){
+  pointsOf(chart).forEach(function(p){
     var shape=p.querySelector('circle')||p.lastElementChild;
     if(!shape)return;
     var r=shape.getBoundingClientRect();
@@ -72,6 +75,27 @@ document.addEventListener('focusin',function(e){
 document.addEventListener('focusout',hide);
 document.addEventListener('keydown',function(e){if(e.key==='Escape')hide()});
 document.addEventListener('scroll',function(){if(shown)place(shown)},{passive:true,capture:true});
+"""
+
+# A name of the legend hides its line in all charts of the section; the last one all of them, or shows them again.
+_LEGEND = """
+all('.legend').forEach(function(legend){
+  var names=all('button[data-series]',legend),whole=names.filter(function(b){return b.dataset.series==='all'})[0];
+  var own=names.filter(function(b){return b!==whole}),place=legend.closest('section');
+  function pressed(b){return b.getAttribute('aria-pressed')==='true'}
+  function set(b,on){
+    b.setAttribute('aria-pressed',on);
+    all('g[data-series="'+b.dataset.series+'"]',place).forEach(function(g){g.toggleAttribute('hidden',!on)});
+  }
+  names.forEach(function(b){
+    b.disabled=false;
+    b.addEventListener('click',function(){
+      if(b===whole){var on=!own.some(pressed);own.forEach(function(o){set(o,on)})}else set(b,!pressed(b));
+      if(whole)whole.setAttribute('aria-pressed',own.some(pressed));
+      all('svg.chart',place).forEach(oneStop);
+    });
+  });
+});
 """
 
 # All slices of a case stand under each other in one picture; a slider moves the window through which it is seen.
@@ -114,5 +138,5 @@ window.addEventListener('afterprint',function(){unfolded.forEach(function(d){d.o
 SCRIPT = (
     "(function(){'use strict';\n"
     "function all(what,where){return Array.from((where||document).querySelectorAll(what))}"
-    f"{_CONTROLS}{_POINTS}{_PAPER}}})();\n"
+    f"{_CONTROLS}{_POINTS}{_LEGEND}{_PAPER}}})();\n"
 )

@@ -7,7 +7,7 @@ that a slider moves. Without script the middle slice is seen.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,30 @@ from medssl.report.html import Html, escape, figure, tag
 from medssl.report.pictures import contour_path, png
 from medssl.report.study_data import Arrays, Entry, patients_of
 
-__all__ = ["stack_case"]
+__all__ = ["stack_case", "structure_colours", "structure_legend"]
 
+COLOURS = 6
 GAP = 2  # empty rows between slices, so that a contour at the border does not reach into the next one
 
 
-def stack_case(arrays: Arrays, n: int, budgets: Sequence[Entry], arms: Sequence[str]) -> Html:
+def structure_colours(classes: Sequence[str]) -> dict[int, str]:
+    """Label value → style of its contours; empty for one structure, whose two contours differ in colour instead."""
+    return {int(c): f"k{(i + 1) % COLOURS}" for i, c in enumerate(classes)} if len(classes) > 1 else {}
+
+
+def structure_legend(colours: Mapping[int, str], names: Mapping[str, str]) -> Html:
+    """Which colour is which structure; empty where colours say nothing."""
+    items = [
+        tag("li", Html(f'<svg class="swatch" viewBox="0 0 26 14" aria-hidden="true"><path class="{style}" d="M3 7h20"/>'
+                       "</svg>"), names.get(str(value), str(value)))
+        for value, style in colours.items()
+    ]  # fmt: skip
+    return tag("ul", *items, class_="legend") if items else Html("")
+
+
+def stack_case(
+    arrays: Arrays, n: int, budgets: Sequence[Entry], arms: Sequence[str], colours: Mapping[int, str]
+) -> Html:
     """One case: a slider, the image, the reference, and every arm at every budget.
 
     Args:
@@ -30,12 +48,13 @@ def stack_case(arrays: Arrays, n: int, budgets: Sequence[Entry], arms: Sequence[
         n: number of the case.
         budgets: that were kept.
         arms: to show.
+        colours: see ``structure_colours``.
     """
     image, reference = _turned(arrays[f"image_{n}"]), _turned(arrays[f"reference_{n}"])
     middle = len(image) // 2
     if len(image) > 1:  # not the middle of the stack, but the slice that shows most
         middle = int((reference > 0).sum((1, 2)).argmax())
-    view = _View(n, image, tuple(float(v) for v in arrays[f"pixel_mm_{n}"]), middle)
+    view = _View(n, image, tuple(float(v) for v in arrays[f"pixel_mm_{n}"]), middle, colours)
     recording = str(arrays[f"recording_{n}"])
     tiles = [
         figure(view.tile((), f"Recording {recording}, the image"), "image"),
@@ -65,8 +84,10 @@ def _turned(stack: NDArray[Any]) -> NDArray[Any]:
 class _View:
     """Windows onto one case: where its pictures are stored and how a tile refers to them."""
 
-    def __init__(self, n: int, image: NDArray[Any], pixel_mm: tuple[float, ...], middle: int) -> None:
-        self.n, self.image, self.middle = n, image, middle
+    def __init__(
+        self, n: int, image: NDArray[Any], pixel_mm: tuple[float, ...], middle: int, colours: Mapping[int, str]
+    ) -> None:
+        self.n, self.image, self.middle, self.colours = n, image, middle, colours
         self.slices, self.height, self.width = image.shape
         self.pitch = self.height + GAP
         self.aspect = self.width * pixel_mm[1] / (self.height * pixel_mm[0])
@@ -80,14 +101,20 @@ class _View:
         return Html(
             '<svg class="store" width="0" height="0" aria-hidden="true"><defs>'
             f'<image id="case-{self.n}" href="data:image/png;base64,{data}" {size} preserveAspectRatio="none" '
-            f'style="image-rendering:pixelated"/><path id="reference-{self.n}" vector-effect="non-scaling-stroke" '
-            f'd="{self.contours(reference)}"/>'
+            f'style="image-rendering:pixelated"/><g id="reference-{self.n}">{self.contours(reference)}</g>'
             "</defs></svg>"
         )
 
     def contours(self, labels: NDArray[Any]) -> str:
-        """SVG path of the contours in every slice, in the place of that slice."""
-        return "".join(contour_path(own, top=i * self.pitch) for i, own in enumerate(labels))
+        """SVG paths of the contours in every slice, in the place of that slice; one a structure where they differ."""
+        if not self.colours:
+            return self._path(labels, "")
+        return "".join(self._path(labels == value, style) for value, style in self.colours.items())
+
+    def _path(self, labels: NDArray[Any], style: str) -> str:
+        steps = "".join(contour_path(own, top=i * self.pitch) for i, own in enumerate(labels))
+        given = f' class="{style}"' if style else ""
+        return f'<path{given} vector-effect="non-scaling-stroke" d="{steps}"/>' if steps else ""
 
     def tile(self, parts: Sequence[str], label: str) -> Html:
         """A window: the image, the reference if asked for, and paths given as they are."""
@@ -126,7 +153,7 @@ def _answers(
         if f"prediction_{key}" not in arrays:
             continue
         answer = _turned(arrays[f"prediction_{key}"])
-        path = f'<path class="prediction" d="{view.contours(answer)}"/>'
+        path = f'<g class="prediction">{view.contours(answer)}</g>'
         overlaps = [_overlap(a, b) for a, b in zip(reference, answer, strict=True)]
         whole = f" · Dice of the case {float(arrays[f'dice_{key}']):.2f}" if f"dice_{key}" in arrays else ""
         about = f"{arm}, {patients_of(budget)}"

@@ -71,12 +71,18 @@ select,input{font:inherit;color:inherit;background:var(--bg);border:1px solid va
 .skip{position:absolute;left:-99rem}.skip:focus{left:1rem;top:.5rem;background:var(--bg);padding:.4rem}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;list-style:none;padding:0;margin:.2rem 0;font-size:.93rem}
 .legend svg{width:1.6rem;height:.9rem;vertical-align:-.1rem;margin-right:.35rem}
+.legend button{font:inherit;color:inherit;background:none;border:0;padding:.15rem .1rem;text-align:left}
+.legend button:enabled{cursor:pointer}.legend [aria-pressed=false]{text-decoration:line-through}
+.legend [aria-pressed=false] svg{opacity:.25}
+.legend [data-series=all]{text-decoration:none;color:var(--accent)}
 svg text{fill:var(--fg);font:13px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 svg .small{font-size:11.5px}svg .muted{fill:var(--muted)}
 svg .axis{stroke:var(--muted);stroke-width:1}svg .gridline{stroke:var(--grid);stroke-width:1}
 svg .trace{fill:none;stroke:var(--fg);stroke-width:1}
 svg .reference{fill:none;stroke:#ffd400;stroke-width:1.3;vector-effect:non-scaling-stroke}
 svg .prediction{fill:none;stroke:#00e5ff;stroke-width:1.3;stroke-dasharray:4 2;vector-effect:non-scaling-stroke}
+.k1{stroke:#ffd400}.k2{stroke:#00e5ff}.k3{stroke:#ff7bf0}.k4{stroke:#7dff6a}.k5{stroke:#ff9a3c}.k0{stroke:#b3c2ff}
+.swatch{background:#000;border-radius:.15rem}.swatch path{stroke-width:2.5}
 body.no-reference svg .reference,body.no-prediction svg .prediction{display:none}
 [data-by=label] .l0{--c:var(--s0)}[data-by=label] .l1{--c:var(--s1)}[data-by=label] .l2{--c:var(--s2)}
 [data-by=label] .l3{--c:var(--s3)}[data-by=label] .l4{--c:var(--s4)}[data-by=label] .l5{--c:var(--s5)}
@@ -91,6 +97,8 @@ footer{padding-top:1rem;padding-bottom:2.5rem;font-size:.9rem;color:var(--muted)
 @media (max-width:40rem){svg.line text{font-size:20px}
 body{font-size:15px}h1{font-size:1.4rem}.verdict{font-size:1.05rem}}
 .strip{width:100%;min-width:44rem;height:auto;display:block}
-@media print{nav,.skip,.controls{display:none}body{font-size:10.5pt}section,figure,tr{break-inside:avoid}
-#tip{display:none}a{color:inherit;text-decoration:none}.scroll{overflow:visible}th,td{white-space:normal}}
+@media print{nav,.skip,.controls,.legend [data-series=all]{display:none}body{font-size:10.5pt}
+figure,tr,.case,.cards{break-inside:avoid}h1,h2,h3,caption,summary,.legend{break-after:avoid}
+#tip{display:none}a{color:inherit;text-decoration:none}.scroll{overflow:visible}
+table{font-size:8pt}th,td:not(.num){white-space:normal}}
 """

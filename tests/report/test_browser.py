@@ -126,6 +126,34 @@ def test_contours_are_drawn_and_can_be_hidden(visit: Any) -> None:
     assert not page.locator("svg.slice .reference:visible, svg.slice .prediction:visible").count()
 
 
+def test_structures_have_colours_of_their_own(visit: Any) -> None:
+    page = visit("masks")
+    of_legend = {
+        li.inner_text(): li.locator("path").evaluate("p => getComputedStyle(p).stroke")
+        for li in page.locator("#examples .legend li").all()
+    }
+    assert list(of_legend) == ["head", "tail"] and len(set(of_legend.values())) == 2
+    drawn = page.locator(".answers:not([hidden]) .prediction").first.locator("path")
+    strokes = drawn.evaluate_all("all => all.map(p => getComputedStyle(p).stroke)")
+    assert strokes == list(of_legend.values())
+
+
+def test_the_legend_hides_lines_and_the_arrow_keys_skip_them(visit: Any) -> None:
+    page = visit("masks")
+    chart, names = page.locator("#result svg.chart").first, page.locator("#result .legend button")
+    assert names.all_inner_texts() == ["scratch", "voco"]
+    names.first.click()
+    assert names.first.get_attribute("aria-pressed") == "false"
+    assert not chart.locator("[data-series='0'] .point").first.is_visible()
+    assert chart.locator("[data-series='1'] .point").first.is_visible()
+    page.keyboard.press("Tab")
+    while not page.evaluate("document.activeElement.matches('.point')"):
+        page.keyboard.press("Tab")
+    assert "voco, 2 patients" in (tip(page) or "")
+    names.first.press("Enter")
+    assert chart.locator("[data-series='0'] .point").first.is_visible()
+
+
 def test_points_answer_to_mouse_keyboard_and_escape(visit: Any) -> None:
     page = visit("masks")
     chart = page.locator("#result svg.chart").first

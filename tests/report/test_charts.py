@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from medssl.report.charts import LEFT, RIGHT, Series, line_chart, ticks
+from medssl.report.charts import LEFT, RIGHT, Series, legend, line_chart, ticks
 from medssl.report.plots import confusion_chart, histogram_chart, paired_chart, reliability_chart
 from medssl.report.svg import WIDTH
 
@@ -87,3 +87,9 @@ def test_intervals_of_many_arms_stay_beside_their_budget(arms: int) -> None:
     assert len(bars) == 4 * arms and len(set(at[0])) == arms
     assert at[0][0] >= LEFT and at[3][-1] <= WIDTH - RIGHT
     assert all(a[-1] < b[0] for a, b in itertools.pairwise(at))
+
+
+@pytest.mark.parametrize(("lines", "buttons"), [(2, 2), (9, 10)])
+def test_a_legend_of_many_lines_hides_all_at_once(lines: int, buttons: int) -> None:
+    drawn = legend([f"arm {i}" for i in range(lines)])
+    assert drawn.count("<button") == buttons and ('data-series="all"' in drawn) == (buttons > lines)

@@ -40,12 +40,13 @@ def beat_study(out: Path) -> Path:
 
 
 def run_with_stack(cell: Cell) -> None:
-    """A cell that keeps a ball as its example: 20 slices of 48 x 48."""
+    """A cell that keeps a ball of two halves, head and tail, as its example: 20 slices of 48 x 48."""
     toy_studies.run(cell)
     z, y, x = np.mgrid[:20, :48, :48]
     distance = np.sqrt((2 * (z - 9)) ** 2 + (y - 24) ** 2 + (x - 20) ** 2)
     skill = toy_studies.SKILL[cell.encoder]
-    reference, prediction = (distance < 12).astype(np.uint8), (distance < 10 + skill).astype(np.uint8)
+    half = 1 + (x >= 20).astype(np.uint8)
+    reference, prediction = half * (distance < 12), half * (distance < 10 + skill)
     kept = example_stack(np.exp(-distance / 20) + z / 40, reference, prediction)
     named = {f"{name}_0": array for name, array in kept.items()}
     np.savez(cell.folder / "examples.npz", recording_0=np.array("r0"), dice_0=np.array(0.87), **named)
