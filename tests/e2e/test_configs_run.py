@@ -31,7 +31,7 @@ def described(name: str) -> dict[str, object]:
 
 
 OF_SIGNALS = ("SignalViews", " on ECG", " on EEG")
-OF_VIDEO = "ClipViews"  # no synthetic cohort of this kind yet; `tests/methods/test_discovr.py` builds and trains them
+OF_VIDEO = "ClipViews"  # left out until there is a synthetic cohort of this kind
 
 NAMES = [
     n
