@@ -84,8 +84,9 @@ def configurations(size: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
     for name in resources.names("configs"):
         config = yaml.safe_load(resources.find("configs", name).read_text(encoding="utf-8"))
-        signals = "SignalViews" in str(config) or any(f"_{kind}_" in name for kind in ("ecg", "eeg"))
-        if name.endswith(f"_{size}") and "method" in config and not signals:
+        others = any(views in str(config) for views in ("SignalViews", "ClipViews"))
+        others = others or any(f"_{kind}_" in name for kind in ("ecg", "eeg"))
+        if name.endswith(f"_{size}") and "method" in config and not others:
             yield name, config
 
 

@@ -2,6 +2,7 @@
 
 Layouts that are known: bare dictionaries and anything wrapped in ``state_dict``, ``network_weights``, ``net`` or
 ``student`` (VoCo v1, v2 and VoComni, MONAI's Swin SSL, nnssl's ResEnc-L), Lightning checkpoints, and DDP's ``module.``.
+For ``VideoViT`` also timm's ViT and VideoMAE, see ``foreign_vit``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from medssl.encoders.base import Encoder
+from medssl.encoders.foreign_vit import video_vit_weights
+from medssl.encoders.video_vit import VideoViT
 from medssl.encoders.vit import resize_positions
 from medssl.errors import CheckpointError
 
@@ -28,7 +31,8 @@ _RENAMES = (("swin_vit.", "swinViT."), (".mlp.fc1.", ".mlp.linear1."), (".mlp.fc
 # Parts of known checkpoints that no encoder wants: the other branch, decoders and heads, nnU-Net's duplicate names
 _NOT_ENCODER = (
     "decoder", "out.", "head", "proj_head.", "projector.", "projection", "predictor.", "mask_token", "objective.",
-    "rotation_head.", "contrastive_head.", "conv.", "layer1.", "layer2.", "layer3.",
+    "encoder_to_decoder.", "classifier.", "rotation_head.", "contrastive_head.", "conv.", "layer1.", "layer2.",
+    "layer3.",
 )  # fmt: skip
 
 
@@ -94,8 +98,9 @@ def load_weights(
     state = _tensors(read_state_dict(source) if isinstance(source, (str, Path)) else source, branch)
     if keep_prefixes:
         state = {k.removeprefix(p): v for k, v in state.items() for p in keep_prefixes if k.startswith(p)}
+    state, notes = video_vit_weights(state, encoder) if isinstance(encoder, VideoViT) else (state, {})
     target = encoder.state_dict()
-    plan = _Plan(encoder, target)
+    plan = _Plan(encoder, target, notes=notes)
     for key, value in state.items():
         plan.place(key, value, branch)
     report = plan.report()
@@ -166,6 +171,7 @@ class _Plan:
     mismatched: dict[str, str] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    notes: Mapping[str, str] = field(default_factory=dict)  # what was changed already, by name in the file
 
     def place(self, key: str, value: Tensor, branch: str) -> None:
         other = "teacher" if branch == "student" else "student"
@@ -179,19 +185,23 @@ class _Plan:
         elif name in self.filled:
             self.skipped.append(key)
         else:
-            self._fill(name, value)
+            self._fill(name, value, self.notes.get(key))
 
-    def _fill(self, name: str, value: Tensor) -> None:
+    def _fill(self, name: str, value: Tensor, note: str | None) -> None:
         want = self.target[name]
         if value.shape == want.shape:
             self.filled[name] = value.to(want.dtype)
-            self.loaded.append(name)
+            if note is None:
+                self.loaded.append(name)
+            else:
+                self.adapted[name] = note
             return
         change = _resized(self.encoder, name, value, want) or _rechannelled(self.encoder, value, want)
         if change is None:
             self.mismatched[name] = f"{tuple(value.shape)} instead of {tuple(want.shape)}"
         else:
-            self.filled[name], self.adapted[name] = change
+            self.filled[name] = change[0]
+            self.adapted[name] = change[1] if note is None else f"{note}; {change[1]}"
 
     def report(self) -> LoadReport:
         missing = tuple(k for k in self.target if k not in self.filled)

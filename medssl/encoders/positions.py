@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["sine_positions"]
+__all__ = ["interleaved_sines", "sine_positions"]
 
 
 def sine_positions(grid: Sequence[int], width: int, *, slowest: float = 10_000.0) -> Tensor:
@@ -41,3 +41,22 @@ def sine_positions(grid: Sequence[int], width: int, *, slowest: float = 10_000.0
         shape[axis] = length
         codes.append(code.view(shape).expand(*grid, features))
     return torch.cat(codes, -1).flatten(0, -2).float()
+
+
+def interleaved_sines(count: int, width: int) -> Tensor:
+    """Sines and cosines of the place in a sequence, taking turns (Vaswani et al., 2017), (count, width) float32.
+
+    Feature j of place p is sin a for even j and cos a for odd j, a = p / 10000^(2 ⌊j / 2⌋ / width).
+
+    Args:
+        count: places.
+        width: features.
+
+    >>> interleaved_sines(2, 2)
+    tensor([[0.0000, 1.0000],
+            [0.8415, 0.5403]])
+    """
+    feature = torch.arange(width)
+    frequency = 10_000.0 ** (-2 * (feature // 2).double() / width)
+    angle = torch.arange(count, dtype=torch.float64).unsqueeze(1) * frequency
+    return torch.where(feature % 2 == 0, angle.sin(), angle.cos()).float()

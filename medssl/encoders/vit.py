@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.encoders.base import Encoder, Features
+from medssl.encoders.base import Features
 from medssl.encoders.blocks import parameters_by_prefix, per_axis
+from medssl.encoders.tokens import TokenEncoder
 from medssl.errors import ConfigError
 
 __all__ = ["ViT", "resize_positions"]
@@ -35,7 +36,7 @@ def resize_positions(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) 
     return resized.flatten(2).transpose(1, 2).to(table.dtype)
 
 
-class ViT(Encoder):
+class ViT(TokenEncoder):
     """Vision transformer (Dosovitskiy et al., 2021) over 2-D or 3-D patches, or over pieces of a signal.
 
     One map: the normalised tokens of the last block as a grid (B, width, *spatial / patch); pooled is their mean.
@@ -82,7 +83,7 @@ class ViT(Encoder):
         from monai.networks.nets.vit import ViT as MonaiViT
 
         self.in_channels, self.dims, self.depth = in_channels, dims, depth
-        self.out_dim, self.channels = width, (width,)
+        self.out_dim, self.channels, self.patch = width, (width,), patches
         self.strides, self.divisor, self.minimum = (patches,), patches, patches
         self.grid = tuple(s // p for s, p in zip(size, patches, strict=True))
         self.vit = MonaiViT(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medssl.encoders.base import Encoder
 from medssl.encoders.blocks import per_axis
 from medssl.encoders.positions import sine_positions
-from medssl.encoders.vit import ViT
+from medssl.encoders.tokens import TokenEncoder
 from medssl.errors import ConfigError
 from medssl.methods.base import Losses
 from medssl.methods.masked_reconstruction import MaskedReconstruction
@@ -92,7 +92,7 @@ class MaskedAutoencoder(MaskedReconstruction):
     decoder (N, L, V).
 
     Args:
-        encoder: a ViT; its patches are what is hidden.
+        encoder: a ViT or VideoViT; its patches are what is hidden.
         views: how crops or windows are drawn and augmented; a count of 1 serves.
         mask_ratio: share of hidden patches; ``auto`` by kind: 0.75 images, 0.8 volumes, 0.9 video, 0.5 signals.
         mask_kind: ``"random"`` patches; ``"tube"`` the same patches in all frames (or slices) along the first axis;
@@ -109,7 +109,7 @@ class MaskedAutoencoder(MaskedReconstruction):
         optim: optimiser settings.
     """
 
-    encoder: ViT
+    encoder: TokenEncoder
 
     def __init__(
         self,
@@ -127,13 +127,13 @@ class MaskedAutoencoder(MaskedReconstruction):
         ignore_background: bool = True,
         optim: Optim | None = None,
     ) -> None:
-        if not isinstance(encoder, ViT):
+        if not isinstance(encoder, TokenEncoder):
             raise ConfigError(
                 f"MaskedAutoencoder hides patches from a ViT; {type(encoder).__name__} has none to leave out: choose "
-                "ViT, or SparK for convolutions"
+                "ViT, VideoViT for video, or SparK for convolutions"
             )
         super().__init__(
-            encoder, views, patch=encoder.strides[0], target=target, min_token_std=min_token_std,
+            encoder, views, patch=encoder.patch, target=target, min_token_std=min_token_std,
             ignore_background=ignore_background, optim=optim or Optim(lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95)),
         )  # fmt: skip
         self.mask_ratio = MASK_RATIOS[_kind(views)] if mask_ratio == "auto" else float(mask_ratio)
@@ -161,6 +161,7 @@ class MaskedAutoencoder(MaskedReconstruction):
         places = hidden.to(torch.uint8).argsort(stable=True, dim=1)[:, :seen]
         tokens = self.encoder.tokens(rows)
         encoded = self.encoder.encode(tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])))
+        encoded = encoded[:, self.encoder.leading :]
         prediction = self.decoder(encoded, places)
         total, terms = self.score(prediction, rows, hidden, counted)
         return Losses(total, terms, encoded.detach().float().mean(1))

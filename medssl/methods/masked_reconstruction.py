@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from medssl.encoders.base import Encoder
+from medssl.encoders.tokens import TokenEncoder
 from medssl.errors import ConfigError
 from medssl.methods.of_views import OfViews
-from medssl.objectives.masked_reconstruction import Target, hidden_error, patch_targets, patchify
+from medssl.objectives.masked_reconstruction import Target, hidden_error, padded, patch_targets, patchify
 from medssl.optim import Optim
 from medssl.views.base import Batch, Sample, Views
 from medssl.views.placement import background_input
@@ -28,6 +30,8 @@ FILLED = 0.01  # share of a patch's places that must show something, and of the 
 
 class MaskedReconstruction(OfViews):
     """Views, targets and error of hidden patches. Subclasses hide and reconstruct in ``loss``.
+
+    Where the encoder lengthens its input to whole patches, views may have any size; what was added has no error.
 
     Args:
         encoder: what is trained.
@@ -71,13 +75,15 @@ class MaskedReconstruction(OfViews):
                 f"{type(views).__name__} cannot tell where the background of an augmented view lies; set "
                 f"ignore_background of {name} to false"
             )
-        if any(s % p for s, p in zip(views.size, patch, strict=True)) or math.prod(views.size) == math.prod(patch):
+        grid = tuple(-(-s // p) for s, p in zip(views.size, patch, strict=True))
+        self.lengthens = any(s % p for s, p in zip(views.size, patch, strict=True))
+        takes_any = isinstance(encoder, TokenEncoder) and max(encoder.divisor) == 1
+        if (self.lengthens and not takes_any) or math.prod(grid) < 2:
             raise ConfigError(
                 f"{name} hides patches of {tuple(patch)}; the views' size {views.size} must be a multiple of it with "
                 "more than one patch"
             )
-        self.views, self.patch = views, tuple(patch)
-        self.grid = tuple(s // p for s, p in zip(views.size, patch, strict=True))
+        self.views, self.patch, self.grid = views, tuple(patch), grid
         self.target, self.min_token_std, self.ignore_background = target, min_token_std, ignore_background
 
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
@@ -86,17 +92,24 @@ class MaskedReconstruction(OfViews):
         return {**sample, "background": background_input(reader, sample)}
 
     def rows(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Augmented views as rows (N, C, *size), and which of their patches count (N, L); None: all."""
+        """Augmented views as rows (N, C, *size), lengthened to whole patches; which patches count (N, L), None: all."""
         if not self.ignore_background:
-            return self.views(batch, self.generator).flatten(0, 1), None
+            return self._whole(self.views(batch, self.generator).flatten(0, 1)), None
         augmented, clean = self.views.aligned(batch, self.generator)
         spatial = (1,) * len(self.grid)
         background = batch["background"].float().view(*batch["background"].shape, *spatial)
-        # what is outside a volume is noisy air; a signal rests near its zero, so only the very value counts as outside
-        share = FILLED if self.views.kind == "volume" else 1e-6
+        # what is outside a volume or a sector is noisy air; a signal rests near its zero, so only the very value counts
+        share = 1e-6 if self.views.kind == "signal" else FILLED
         tolerance = share * (batch["input_range"][:, 1] - batch["input_range"][:, 0]).float().view(-1, 1, *spatial)
         filled = ((clean - background).abs() > tolerance).any(2, keepdim=True).flatten(0, 1)
-        return augmented.flatten(0, 1), patchify(filled.float(), self.patch).mean(-1) >= FILLED
+        counted = patchify(self._whole(filled.float()), self.patch).mean(-1) >= FILLED
+        if self.views.kind == "video" and self.target != "raw":  # a patch that is the same all over has a target of 0
+            cells = patchify(self._whole(clean.flatten(0, 1)), self.patch)
+            counted &= cells.amax(-1) - cells.amin(-1) > tolerance.view(-1, 1).repeat(len(clean), 1)
+        return self._whole(augmented.flatten(0, 1)), counted
+
+    def _whole(self, rows: Tensor) -> Tensor:
+        return padded(rows, self.patch)[0] if self.lengthens else rows
 
     def score(
         self, prediction: Tensor, rows: Tensor, hidden: Tensor, counted: Tensor | None
@@ -108,7 +121,7 @@ class MaskedReconstruction(OfViews):
 
         Args:
             prediction: (N, L, V) in the order of ``patchify``.
-            rows: (N, C, *size) network input.
+            rows: (N, C, *size) network input, of whole patches.
             hidden: (N, L) booleans, or (N, L, V) for single values.
             counted: (N, L) booleans, or None for all.
         """
@@ -117,8 +130,12 @@ class MaskedReconstruction(OfViews):
             tokens, channels=rows.shape[1], target=self.target, min_token_std=self.min_token_std
         )  # fmt: skip
         weights = None if counted is None else counted.float()
+        if self.lengthens:
+            own = self._own(rows)
+            weights = own if weights is None else own * weights.unsqueeze(-1)
         if hidden.ndim == 3:
-            weights = hidden.float() if weights is None else hidden * weights.unsqueeze(-1)
+            each = 1.0 if weights is None else weights if weights.ndim == 3 else weights.unsqueeze(-1)
+            weights = hidden.float() * each
             hidden = hidden.any(-1)
         error = hidden_error(prediction, target, hidden, weights)
         with torch.no_grad():
@@ -131,3 +148,10 @@ class MaskedReconstruction(OfViews):
             "left_out": left_out.float(),
         }
         return error, terms
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """(N, L, V) 1 for values of the views, 0 for what lengthened them."""
+        own = rows.new_ones(1, rows.shape[1], *self.views.size)
+        longer = [n - s for n, s in zip(rows.shape[2:], self.views.size, strict=True)]
+        pads = [edge for more in reversed(longer) for edge in (0, more)]
+        return patchify(functional.pad(own, pads), self.patch).expand(len(rows), -1, -1)

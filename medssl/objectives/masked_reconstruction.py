@@ -41,7 +41,7 @@ def padded(x: Tensor, patch: Sequence[int]) -> tuple[Tensor, Tensor]:
     (tensor([[[1., 2., 3., 3.]]]), tensor([ True,  True,  True, False]))
     """
     size = x.shape[2:]
-    longer = [-(-s // p) * p for s, p in zip(size, patch, strict=True)]
+    longer = [(s + p - 1) // p * p for s, p in zip(size, patch, strict=True)]
     valid = torch.ones(longer, dtype=torch.bool, device=x.device)
     for axis, (old, new) in enumerate(zip(size, longer, strict=True)):
         place = torch.arange(new, device=x.device)

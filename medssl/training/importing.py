@@ -26,14 +26,16 @@ def import_encoder(
     channels: list[str] | None = None,
     spacing_mm: list[float] | None = None,
     rate_hz: float | None = None,
+    kind: Literal["signal", "volume", "video"] | None = None,
     branch: Literal["student", "teacher"] = "student",
     minimum: float = 0.5,
 ) -> Path:
     """Make an encoder that `finetune`, `evaluate` and `pretrain --init-from` take, from weights of another program.
 
-    Known layouts: VoCo and VoComni, MONAI's SwinUNETR and Swin SSL, nnU-Net and nnssl's ResEnc, and these in the usual
-    wrappers. Nothing is unpickled. Decoders are not taken. Which patients such weights have seen is not known to
-    medssl, so that test patients among them cannot be found: look up what they were trained on.
+    Known layouts: VoCo and VoComni, MONAI's SwinUNETR and Swin SSL, nnU-Net and nnssl's ResEnc, for VideoViT those of
+    VideoMAE and of timm's ViT (also as transformers names them), and all in the usual wrappers. Nothing is unpickled.
+    Decoders are not taken. Which patients such weights have seen is not known to medssl, so that test patients among
+    them cannot be found: look up what they were trained on.
 
     Args:
         weights: a .safetensors, .pt, .pth or .ckpt file.
@@ -42,7 +44,10 @@ def import_encoder(
         channels: names of the input's channels, in order; "image" for volumes of one channel when not given. Weights
             made for another number of channels are adapted.
         spacing_mm: voxel size (z, y, x) that the weights were trained at; cohorts are then held against it.
-        rate_hz: sampling rate that the weights were trained at; signals are then held against it.
+        rate_hz: sampling rate that the weights were trained at; signals are then held against it, videos' frame rate
+            too.
+        kind: of the recordings that the encoder is for; signals for encoders of one axis and volumes for those of three
+            when not given.
         branch: which one is taken where the file holds a student and a teacher.
         minimum: share of the encoder's tensors that must be filled.
 
@@ -54,14 +59,20 @@ def import_encoder(
     """
     if (out / "encoder.json").exists() or (out / "encoder").exists():
         raise CheckpointError(f"'{out}' holds an encoder already; choose another --out")
-    kind = _KINDS.get(architecture.dims)
-    if kind is None:
+    taken = _KINDS.get(architecture.dims)
+    if taken is None:
         raise ConfigError(f"cohorts hold volumes and signals; {type(architecture).__name__} here takes neither")
+    if kind is not None and (kind == "signal") != (taken == "signal"):
+        raise ConfigError(f"{type(architecture).__name__} has {architecture.dims} axes, which {kind}s have not")
     names = _channels(channels, architecture)
     encoder: Encoder = build(with_channels(spec(architecture), len(names)), Encoder)  # type: ignore[type-abstract]
     report = load_weights(encoder, weights, minimum=minimum, branch=branch)
     inputs = InputSpec(
-        kind=kind, channels=names, size=(), spacing_mm=tuple(spacing_mm) if spacing_mm else None, rate_hz=rate_hz
+        kind=kind or taken,
+        channels=names,
+        size=(),
+        spacing_mm=tuple(spacing_mm) if spacing_mm else None,
+        rate_hz=rate_hz,
     )
     export_encoder(encoder, out, inputs, _provenance(weights, report, branch))
     print(f"{weights.name}: {report}")

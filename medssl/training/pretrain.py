@@ -165,8 +165,9 @@ def initialise(method: Method, source: Path) -> None:
     report = load_weights(method.encoder, file)
     print(f"initialised from {source}: {report}", file=sys.stderr)
     left_behind = set(method.exported.modules())  # encoders of earlier stages among them, which keep their weights
-    for module in method.modules():  # a teacher starts as a copy of its student
-        if module not in left_behind and type(module) is type(method.encoder):
+    for module in method.modules():  # a teacher starts as a copy of its student; one of another shape is none
+        same = type(module) is type(method.encoder) and spec(module) == spec(method.encoder)
+        if module not in left_behind and same:
             module.load_state_dict(method.encoder.state_dict())
 
 

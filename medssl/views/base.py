@@ -49,9 +49,9 @@ class Views(Configurable, ABC):
     """A view family: draws on the worker, augments on the device.
 
     Attributes:
-        size: crop (z, y, x) or window (samples,) that the encoder sees.
+        size: crop (z, y, x), window (samples,) or clip (frames, y, x) that the encoder sees.
         count: number of views V of a recording.
-        kind: ``"volume"`` or ``"signal"``: the kind of cohort it reads.
+        kind: ``"volume"``, ``"signal"`` or ``"video"``: the kind of cohort it reads.
         batch_style: gives all recordings of a batch one style a view; None leaves each its own. A family that has one
             adds what ``BatchStyle.fields`` says to its samples.
     """
@@ -97,7 +97,7 @@ class Views(Configurable, ABC):
         """
         raise ConfigError(
             f"{type(self).__name__} cannot show a view without its changes of intensity, which methods that compare "
-            "views place by place need; choose VolumeViews or SignalViews"
+            "views place by place need; choose VolumeViews, SignalViews or ClipViews"
         )
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:

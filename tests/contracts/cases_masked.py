@@ -11,23 +11,29 @@ from medssl.encoders.base import Encoder
 from medssl.encoders.resenc import ResEnc
 from medssl.encoders.resnet1d import ResNet1d
 from medssl.encoders.ts2vec import TS2Vec
+from medssl.encoders.video_vit import VideoViT
 from medssl.encoders.vit import ViT
 from medssl.methods.base import Method
 from medssl.methods.masked_autoencoder import MaskedAutoencoder
 from medssl.methods.masked_values import MaskedValues
 from medssl.methods.spark import SparK
 from medssl.optim import Optim
+from medssl.views.clip import ClipViews
 from medssl.views.signal import SignalViews
 from medssl.views.volume import VolumeViews
 
 
 def masked(method: type[Any], kind: str, encoder: Callable[[], Encoder], *, count: int = 1, **options: Any) -> Case:
     def make() -> Method:
-        views: Any = VolumeViews((8, 8, 8), count=count) if kind == "volume" else SignalViews((128,), count=count)
-        made: Method = method(encoder(), views, optim=Optim(lr=1e-2), **options)
+        views: dict[str, Callable[[], Any]] = {
+            "volume": lambda: VolumeViews((8, 8, 8), count=count),
+            "signal": lambda: SignalViews((128,), count=count),
+            "video": lambda: ClipViews((4, 16, 16), count=count),
+        }
+        made: Method = method(encoder(), views[kind](), optim=Optim(lr=1e-2), **options)
         return made
 
-    return Case(make, kind, 1 if kind == "volume" else 2)
+    return Case(make, kind, 2 if kind == "signal" else 1)
 
 
 def patches_of_volumes() -> ViT:
@@ -36,6 +42,10 @@ def patches_of_volumes() -> ViT:
 
 def patches_of_signals() -> ViT:
     return ViT(2, (128,), patch=8, width=16, depth=1, heads=2)
+
+
+def tubelets() -> VideoViT:
+    return VideoViT(1, (4, 16, 16), patch=(2, 4, 4), width=16, depth=1, heads=2)
 
 
 def convolutions(dims: int) -> ResEnc:
@@ -51,6 +61,7 @@ METHODS["MaskedAutoencoder"] = {
     "blocks": masked(
         MaskedAutoencoder, "signal", patches_of_signals, mask_kind="block", target="token_channel", count=2, **SMALL
     ),
+    "clips": masked(MaskedAutoencoder, "video", tubelets, mask_kind="tube", target="token_channel", **SMALL),
     "raw": masked(
         MaskedAutoencoder, "volume", patches_of_volumes, mask_ratio=0.5, target="raw", ignore_background=False, **SMALL
     ),

@@ -27,6 +27,7 @@ from medssl.methods.voco import VoCo
 from medssl.objectives.base import Mixture, Objective
 from medssl.optim import Optim
 from medssl.views.base import Views
+from medssl.views.clip import ClipViews
 from medssl.views.signal import SignalViews
 from medssl.views.volume import VolumeViews
 
@@ -35,7 +36,7 @@ from medssl.views.volume import VolumeViews
 class ToyReader:
     """One recording in memory, read like one of a cohort."""
 
-    data: NDArray[np.int16]
+    data: NDArray[Any]
     row: int = 0
     patient: str = "P0"
     fill: int = 0
@@ -43,6 +44,7 @@ class ToyReader:
     rate_hz: float | None = None
     points: NDArray[np.int64] | None = None
     input_range: tuple[float, float] = (0.0, 1.0)
+    scale: float = 1 / 1000
     reads: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
 
     @property
@@ -71,7 +73,7 @@ class ToyReader:
     def input_fields(self) -> dict[str, NDArray[Any]]:
         channels = len(self.data)
         return {
-            "input_scale": np.full(channels, 1 / 1000, np.float32),
+            "input_scale": np.full(channels, self.scale, np.float32),
             "input_offset": np.zeros(channels, np.float32),
             "input_range": np.array(self.input_range, np.float32),
             "row": np.array(self.row, np.int64),
@@ -99,6 +101,20 @@ def signal(row: int, length: int = 400, *, channels: int = 2) -> ToyReader:
     waves = [np.sin(2 * np.pi * (1 + row) * (k + 1) * time + rng.uniform(0, 6)) for k in range(channels)]
     data = (400 * np.stack(waves) + rng.normal(0, 20, (channels, length))).astype(np.int16)
     return ToyReader(data, row=row, patient=f"P{row}", rate_hz=100.0, input_range=(-10.0, 10.0))
+
+
+def video(row: int, shape: tuple[int, int, int] = (24, 20, 20), *, channels: int = 1) -> ToyReader:
+    """A sector in black in which a ring beats at the patient's own rate, in speckle; 50 frames a second."""
+    frames, height, width = shape
+    rng = np.random.default_rng(row)
+    y, x = np.mgrid[:height, :width]
+    depth, across = y + 1, np.abs(x - (width - 1) / 2)
+    phase = np.cos(2 * np.pi * (1 + 0.3 * row) * np.arange(frames) / 25 + rng.uniform(0, 6))
+    radius = (0.2 + 0.05 * phase)[:, None, None] * height
+    ring = np.exp(-(((np.hypot(y - 0.55 * height, x - 0.5 * width) - radius) / 2) ** 2))
+    echo = (60 + 150 * ring) * rng.rayleigh(0.5, (frames, height, width)) * (across < 0.7 * depth)
+    data = np.repeat(echo.clip(0, 255).astype(np.uint8)[None], channels, 0)
+    return ToyReader(data, row=row, patient=f"P{row}", rate_hz=50.0, scale=1 / 255)
 
 
 def info(kind: str, channels: int) -> CohortInfo:
@@ -129,7 +145,7 @@ class Case:
     channels: int
 
     def readers(self, count: int) -> list[ToyReader]:
-        make = volume if self.kind == "volume" else signal
+        make = {"volume": volume, "signal": signal, "video": video}[self.kind]
         return [make(row, channels=self.channels) for row in range(count)]
 
     @property
@@ -231,6 +247,7 @@ OBJECTIVES: dict[str, ObjectiveCase] = {}
 VIEWS: dict[str, tuple[Callable[[], Views], Callable[[int], ToyReader]]] = {
     "VolumeViews": (lambda: VolumeViews((8, 8, 8), count=3), volume),
     "SignalViews": (lambda: SignalViews((128,), count=3, gap_s=1.0), signal),
+    "ClipViews": (lambda: ClipViews((4, 16, 16), count=3, stride=2), video),
 }
 
 

@@ -96,6 +96,11 @@ EXAMPLES = {
     "ViT": Example(
         {"size": (16, 16, 16), "patch": 8, "width": 24, "depth": 2, "heads": 3}, (1, 16, 16, 16), (16, 24, 8)
     ),
+    "VideoViT": Example(
+        {"size": (4, 16, 16), "patch": (2, 8, 8), "width": 24, "depth": 2, "heads": 3, "registers": 1, "pool": "mean"},
+        (1, 4, 16, 16),
+        (3, 20, 24),
+    ),
     "XceptionTime": Example({"in_channels": 2, "width": 2, "kernel": 9}, (2, 40), (33,)),
 }
 

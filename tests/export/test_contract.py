@@ -46,6 +46,7 @@ ENCODERS: dict[str, tuple[list[str] | None, list[str] | None]] = {  # as .pt2, a
     "TrendTS2Vec": (SIGNAL, SIGNAL),
     "TsaiModel": (BATCH, BATCH),
     "ViT": (BATCH, VOLUME),  # torch guards the enlarging of the position table by the size it was traced at
+    "VideoViT": (BATCH, VOLUME),  # torch guards against axes that come down to a single token, as half the example's do
     "XceptionTime": (BATCH, BATCH),
 }
 TSAI = ("FCNPlus", "InceptionTimePlus", "LSTM_FCNPlus", "OmniScaleCNN", "TCN", "TSTPlus", "XCMPlus", "gMLP", "mWDNPlus")

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toys import collate, signal, signal_encoder, volume
+from toys import collate, signal, signal_encoder, video, volume
 
+from medssl.encoders.video_vit import VideoViT
 from medssl.encoders.vit import ViT
 from medssl.errors import ConfigError
 from medssl.methods.base import Losses
 from medssl.methods.masked_autoencoder import MASK_RATIOS, MaskedAutoencoder, TokenDecoder
 from medssl.objectives.masked_reconstruction import patchify
 from medssl.views.base import Batch, Sample, Views
+from medssl.views.clip import ClipViews
+from medssl.views.clip_augment import ClipAugmentation
 from medssl.views.signal import SignalViews
 from medssl.views.signal_augment import SignalAugmentation
 from medssl.views.volume import VolumeViews
@@ -25,6 +28,8 @@ SMALL = {"decoder_width": 12, "decoder_depth": 1, "decoder_heads": 2}
 STILL = VolumeAugmentation(
     flip=(0.0, 0.0, 0.0), affine=0, blur=0, coarse=0, noise=0, brightness=0, contrast=0, gamma=0
 )  # fmt: skip
+
+STEADY = ClipAugmentation(affine=0, gain=0, tgc=0, gamma=0, speckle=0)
 
 
 def vit(channels: int, size: tuple[int, ...], patch: int | tuple[int, ...] = 4) -> ViT:
@@ -38,6 +43,13 @@ def method(kind: str = "volume", **options: Any) -> MaskedAutoencoder:
         views = SignalViews((128,), count=1)
     encoder = vit(1, (8, 8, 8)) if kind == "volume" else vit(2, (128,), 8)
     return MaskedAutoencoder(encoder, views, **SMALL, **options)
+
+
+def of_clips(size: tuple[int, int, int] = (4, 16, 16), *, encoder: Any = None, **options: Any) -> MaskedAutoencoder:
+    torch.manual_seed(0)
+    views = ClipViews(size, count=1, crop="whole", augmentation=STEADY)
+    chosen = encoder or VideoViT(1, size, patch=(2, 4, 4), width=16, depth=1, heads=2)
+    return MaskedAutoencoder(chosen, views, **{"mask_kind": "tube", **SMALL, **options})
 
 
 def batch_of(of: Any, readers: list[Any]) -> dict[str, Any]:
@@ -154,6 +166,69 @@ def test_a_signal_at_rest_counts_but_its_padding_does_not() -> None:
     assert counted is not None and int(counted.sum()) == 8
 
 
+def test_clips_hide_tubes_and_the_decoder_gets_patches_alone() -> None:
+    """Nine cells of ten are hidden, the same in all frames; the class token is not decoded."""
+    of, given = of_clips(), []
+    of.decoder.register_forward_pre_hook(lambda module, inputs: given.append(inputs))
+    losses = loss(of, batch_of(of, [video(0), video(1)]))
+    assert of.mask_ratio == 0.9 and losses.total.isfinite()
+    encoded, places = given[0]
+    assert of.encoder.leading == 1 and encoded.shape == (2, 2, 16) and places.shape == (2, 2)
+    assert torch.equal(places[:, 0] % 16, places[:, 1] % 16) and (places[:, 1] - places[:, 0] == 16).all()
+    assert losses.embeddings is not None and losses.embeddings.shape == (2, 16)
+
+
+def test_what_lies_outside_the_sector_and_what_is_the_same_all_over_is_left_out() -> None:
+    reader = video(0, (8, 16, 16))
+    reader.data[:] = np.random.default_rng(0).integers(40, 250, reader.data.shape)
+    reader.data[..., :4] = 0  # black
+    reader.data[..., 12:] = 255  # saturated
+    of, told = of_clips(), of_clips(target="raw")
+    for which, columns in ((of, [0, 1, 1, 0]), (told, [0, 1, 1, 1])):
+        _, counted = which.rows(batch_of(which, [reader]))
+        assert counted is not None
+        assert torch.equal(counted.view(2, 4, 4).float(), torch.tensor(columns).float().expand(2, 4, 4))
+
+
+def test_what_lengthens_a_view_to_whole_patches_has_no_error() -> None:
+    of = of_clips((3, 14, 16), mask_ratio=0.5, mask_kind="random", ignore_background=False)
+    assert of.grid == (2, 4, 4)
+    rows, counted = of.rows(batch_of(of, [video(0), video(1)]))
+    assert rows.shape == (2, 1, 4, 16, 16) and counted is None
+    assert torch.equal(rows[:, :, 3], rows[:, :, 2]) and torch.equal(rows[..., 14, :], rows[..., 13, :])
+    hidden = torch.ones(2, 32, dtype=torch.bool)
+    own = torch.zeros(2, 1, 4, 16, 16)
+    own[:, :, :3, :14] = 1
+    own = patchify(own, of.patch)
+    prediction = torch.randn(2, 32, 32)
+    error, terms = of.score(prediction, rows, hidden, None)
+    assert torch.equal(of.score(prediction + 100 * (1 - own), rows, hidden, None)[0], error)
+    assert not torch.equal(of.score(prediction + 0.1 * own, rows, hidden, None)[0], error)
+    some = torch.arange(32).expand(2, 32) < 16
+    half = of.score(prediction, rows, hidden, some)[0]
+    torch.testing.assert_close(half, of.score(prediction, rows, some, None)[0])
+    assert terms["explained"].isfinite()
+
+
+def test_images_are_clips_of_one_frame() -> None:
+    of = of_clips((1, 16, 16), mask_kind="random")
+    assert of.mask_ratio == 0.75 and of.grid == (1, 4, 4)
+    losses = loss(of, batch_of(of, [video(0), video(1)]))
+    losses.total.backward()
+    assert losses.total.isfinite() and losses.total > 0
+
+
+def test_volumes_are_hidden_from_the_same_encoder() -> None:
+    encoder = VideoViT(1, (8, 8, 8), patch=(2, 4, 4), width=16, depth=1, heads=2, class_token=False)
+    of = MaskedAutoencoder(encoder, VolumeViews((8, 8, 8), count=1), **SMALL)
+    assert of.mask_ratio == 0.8 and loss(of, batch_of(of, [volume(0)])).total.isfinite()
+
+
+def test_an_encoder_that_takes_whole_patches_alone_is_not_lengthened() -> None:
+    with pytest.raises(ConfigError, match="multiple of it"):
+        of_clips((3, 16, 16), encoder=vit(1, (4, 16, 16), (2, 4, 4)))
+
+
 def test_every_view_is_reconstructed() -> None:
     views = VolumeViews((8, 8, 8), count=3)
     of = MaskedAutoencoder(vit(1, (8, 8, 8)), views, **SMALL)
@@ -191,7 +266,7 @@ def test_settings_that_do_not_fit_are_refused(options: dict[str, Any], message: 
 
 
 def test_encoders_and_views_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ConfigError, match="choose ViT, or SparK"):
+    with pytest.raises(ConfigError, match="choose ViT, VideoViT for video, or SparK"):
         MaskedAutoencoder(signal_encoder(), SignalViews((128,), count=1))
     with pytest.raises(ConfigError, match="1 spatial axes but the views give 3"):
         MaskedAutoencoder(vit(1, (128,)), VolumeViews((8, 8, 8)))

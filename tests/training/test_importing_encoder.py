@@ -14,6 +14,7 @@ from medssl.cli import main
 from medssl.encoders.base import load_encoder
 from medssl.encoders.resenc import ResEnc
 from medssl.encoders.swin_unetr import SwinUNETREncoder
+from medssl.encoders.video_vit import VideoViT
 from medssl.errors import CheckpointError, ConfigError
 from medssl.training.finetune import finetune
 from medssl.training.importing import import_encoder
@@ -103,3 +104,13 @@ def test_what_cannot_be_imported_is_refused(foreign: Path, tmp_path: Path) -> No
         other = SwinUNETREncoder(1, 12, window=3)
         import_encoder(weights=foreign, architecture=other, out=tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_an_encoder_of_video_says_so(tmp_path: Path) -> None:
+    architecture = VideoViT(1, (4, 16, 16), patch=(2, 8, 8), width=12, depth=1, heads=2)
+    torch.save(architecture.state_dict(), tmp_path / "weights.pt")
+    given = {"weights": tmp_path / "weights.pt", "architecture": architecture, "rate_hz": 50.0}
+    _, inputs = load_encoder(import_encoder(out=tmp_path / "video", kind="video", **given))  # type: ignore[arg-type]
+    assert (inputs.kind, inputs.rate_hz, inputs.channels) == ("video", 50.0, ("image",))
+    with pytest.raises(ConfigError, match="3 axes, which signals have not"):
+        import_encoder(out=tmp_path / "signal", kind="signal", **given)  # type: ignore[arg-type]
