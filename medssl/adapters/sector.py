@@ -7,6 +7,7 @@ a fan where the edges are those of one, is kept. Text over the sector stands sti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,9 +212,9 @@ def still_text(moments: Moments, sector: NDArray[np.bool_]) -> tuple[NDArray[np.
 
 
 def _stands_out(
-    labels: NDArray[np.int32],
+    labels: NDArray[np.integer[Any]],
     number: int,
-    box: tuple[slice, slice],
+    box: tuple[slice, ...],
     white: NDArray[np.bool_],
     mean: NDArray[np.float32],
 ) -> bool:
