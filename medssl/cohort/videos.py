@@ -199,7 +199,7 @@ class VideoPreparation(Preparation):
         quality = {"sector_fraction": share, "motion": float(typical) if differences.size else 0.0}
         removed = float((~keep & (moments.most > LIT)).mean())
         quality["removed_outside"] = removed
-        if removed:
+        if removed >= 0.0005:
             notes.append(f"outside the sector made black; {removed:.2%} of the picture was not black there")
         text, marks = still_text(moments, sector) if self.text == "blank" and len(grey) > 1 else (~everything, 0)
         quality["removed_text"] = float(text.mean())

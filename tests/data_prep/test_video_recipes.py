@@ -1,0 +1,202 @@
+"""Recipes of ultrasound video: on files in the layout of the data sets, with their peculiarities."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medssl.adapters.echo_tracing import disc_volume, ejection_fraction
+from medssl.adapters.recording import Read, Recording, Rejected
+from medssl.cohort.recipe import Item, Recipe, load_recipe
+from medssl.cohort.videos import TRACE
+from medssl.errors import RecipeError
+from medssl.synth.echo import SyntheticEcho, draw_echo_patient, simulate_echo
+from medssl.synth.echo_files import trace_rows, write_echo_avi, write_echonet
+
+T = 30
+
+
+def find(name: str, source: Path, **options: Any) -> tuple[Recipe, dict[str, Item], dict[str, str]]:
+    recipe = load_recipe(name, options)
+    found = list(recipe.find(source))
+    items = {f.ids.recording: f for f in found if isinstance(f, Item)}
+    return recipe, items, {Path(f.source).name: f.reason for f in found if isinstance(f, Rejected)}
+
+
+def one(read: Read) -> Recording:
+    assert not read.rejected, read.rejected
+    (recording,) = read.recordings
+    return recording
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as handle:
+        return list(csv.DictReader(handle, delimiter="\t" if file.suffix == ".tsv" else ","))
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> None:
+    with file.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]), delimiter="\t" if file.suffix == ".tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def truth(number: int, seed: int = 0) -> SyntheticEcho:
+    """What ``write_echonet`` wrote as patient ``number``."""
+    rng = np.random.default_rng([seed, number])
+    return simulate_echo(rng, draw_echo_patient(rng), frames=T, burnt_in=False)
+
+
+# ------------------------------------------------------------------------------------------------ EchoNet-Dynamic
+@pytest.fixture
+def echonet(tmp_path: Path) -> Path:
+    return write_echonet(tmp_path / "echonet", patients=4, frames=T)
+
+
+def name(number: int) -> str:
+    return f"0X{number + 1:016X}"
+
+
+def test_labels_splits_and_both_traced_frames(echonet: Path) -> None:
+    recipe, items, rejected = find("echonet_dynamic", echonet)
+    assert (list(items), rejected) == ([name(i) for i in range(4)], {})
+    assert [item.labels["split"] for item in items.values()] == ["train", "train", "val", "test"]
+    for number, item in enumerate(items.values()):
+        echo, recording = truth(number), one(recipe.read(item))
+        assert recording.labels["ef"] == pytest.approx(echo.patient.ef, abs=1e-5)
+        assert recording.labels["edv"] == pytest.approx(echo.patient.edv_ml, abs=1e-5)
+        mask = recording.labels["lv"]
+        assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == sorted({echo.es_frame, echo.ed_frame})
+        for event in recording.events:
+            frame = {"ED": echo.ed_frame, "ES": echo.es_frame}[event.value]
+            assert (event.kind, event.onset_s) == (TRACE, pytest.approx(frame / 50))
+            drawn, real = mask[frame] > 0, echo.lv[frame]
+            assert 2 * (drawn & real).sum() / (drawn.sum() + real.sum()) > 0.96
+
+
+def test_the_ejection_fraction_from_the_traces_is_that_of_the_phantom(echonet: Path) -> None:
+    _, items, _ = find("echonet_dynamic", echonet)
+    for number, item in enumerate(items.values()):
+        mm = truth(number).spacing_mm[0]
+        volumes = [disc_volume(rows, mm / 10) for _, rows in item.tracings]  # type: ignore[attr-defined]
+        echo = truth(number)
+        lowest, highest = (disc_volume(trace_rows(echo, f), mm / 10) for f in (echo.es_frame, echo.ed_frame))
+        assert ejection_fraction(*volumes) == pytest.approx(ejection_fraction(lowest, highest), abs=0.1)
+
+
+def test_which_frame_is_which_is_told_by_the_area_not_by_the_order(echonet: Path) -> None:
+    rows = table(echonet / "VolumeTracings.csv")
+    write(echonet / "VolumeTracings.csv", sorted(rows, key=lambda r: -int(r["Frame"])))
+    recipe, items, _ = find("echonet_dynamic", echonet)
+    recording = one(recipe.read(items[name(0)]))
+    areas = {e.value: recording.labels["lv"][round(e.onset_s * 50)].sum() for e in recording.events}
+    assert areas["ED"] > areas["ES"]
+
+
+def test_a_frame_past_the_end_is_the_last_one_with_a_note(echonet: Path) -> None:
+    rows, echo = table(echonet / "VolumeTracings.csv"), truth(0)
+    for row in rows:
+        if row["FileName"].startswith(name(0)) and int(row["Frame"]) == echo.ed_frame:
+            row["Frame"] = str(T)  # equal to NumberOfFrames, as in rare files
+    write(echonet / "VolumeTracings.csv", rows)
+    recipe, items, _ = find("echonet_dynamic", echonet)
+    recording = one(recipe.read(items[name(0)]))
+    assert recording.labels["lv"][T - 1].any()
+    assert f"traced frame {T} lies outside the {T} frames: taken as frame {T - 1}" in recording.notes
+
+
+def test_a_clip_without_tracing_has_no_mask_or_is_left_out(echonet: Path) -> None:
+    rows = [r for r in table(echonet / "VolumeTracings.csv") if not r["FileName"].startswith(name(2))]
+    write(echonet / "VolumeTracings.csv", rows)
+    recipe, items, _ = find("echonet_dynamic", echonet)
+    recording = one(recipe.read(items[name(2)]))
+    assert "lv" not in recording.labels and not recording.events
+    _, items, rejected = find("echonet_dynamic", echonet, require_traces=True)
+    assert name(2) not in items
+    assert "no tracing" in rejected[f"{name(2)}.avi"]
+
+
+def test_missing_and_surplus_clips_are_named(echonet: Path) -> None:
+    (echonet / "Videos" / f"{name(1)}.avi").rename(echonet / "Videos" / "other.avi")
+    _, items, rejected = find("echonet_dynamic", echonet)
+    assert len(items) == 3
+    assert "missing" in rejected[f"{name(1)}.avi"]
+    assert "not listed" in rejected["other.avi"]
+
+
+def test_tables_that_disagree_with_the_clip_are_noted(echonet: Path) -> None:
+    rows = table(echonet / "FileList.csv")
+    rows[0]["NumberOfFrames"], rows[0]["FPS"] = "99", "30"
+    write(echonet / "FileList.csv", rows)
+    recipe, items, _ = find("echonet_dynamic", echonet)
+    recording = one(recipe.read(items[name(0)]))
+    assert recording.rate_hz == 30.0
+    assert f"FileList.csv states 99 frames, {T} could be decoded" in recording.notes
+    assert any("30 frames a second as declared; the file says 50" in note for note in recording.notes)
+    assert [e.onset_s * 30 for e in recording.events] == pytest.approx(sorted([truth(0).es_frame, truth(0).ed_frame]))
+
+
+def test_a_table_without_its_columns_is_refused(echonet: Path) -> None:
+    write(echonet / "FileList.csv", [{"FileName": name(0), "EF": 50}])
+    with pytest.raises(RecipeError, match="no column EDV, ESV, Split"):
+        find("echonet_dynamic", echonet)
+
+
+# ------------------------------------------------------------------------------------------------ POCUS
+@pytest.fixture
+def pocus(tmp_path: Path) -> Path:
+    (tmp_path / "videos" / "convex").mkdir(parents=True)
+    rows = []
+    for number, (label, note) in enumerate([("covid", ""), ("regular", ""), ("viral_pneumonia", "label uncertain")]):
+        file = f"videos/convex/clip{number}.avi"
+        write_echo_avi(tmp_path / file, truth(number).frames, 22.249)
+        rows.append(
+            {"file": file, "label": label, "group": f"p{number // 2}", "probe": "convex", "sex": "", "age": "61"}
+        )
+        rows[-1] |= {"lung_severity_score": "2" if number == 0 else "", "label_note": note}
+    rows.append({**rows[0], "file": "videos/convex/gone.mp4"})
+    write(tmp_path / "labels.tsv", rows)
+    write_echo_avi(tmp_path / "videos" / "surplus.avi", truth(0).frames[:2], 25)
+    return tmp_path
+
+
+def test_the_patient_is_the_group_and_an_uncertain_label_is_unknown(pocus: Path) -> None:
+    recipe, items, rejected = find("pocus", pocus)
+    assert {r: i.ids.patient for r, i in items.items()} == {"clip0": "p0", "clip1": "p0", "clip2": "p1"}
+    assert [i.labels["diagnosis"] for i in items.values()] == ["covid", "regular", None]
+    assert items["clip0"].labels["severity"] == 2.0 and items["clip1"].labels["severity"] is None
+    assert rejected == {"gone.mp4": "listed in labels.tsv but missing", "surplus.avi": "not listed in labels.tsv"}
+    recording = one(recipe.read(items["clip0"]))
+    assert recording.data.shape == (T, 112, 112)
+    assert recording.rate_hz == pytest.approx(22.249, rel=1e-3)
+    prepared = recipe.preparation()(recording)
+    assert (prepared.rate_hz, prepared.image.shape[2:]) == (20.0, (112, 112))
+
+
+def test_one_probe_alone(pocus: Path) -> None:
+    assert find("pocus", pocus, probe="linear")[1] == {}
+    with pytest.raises(RecipeError, match="use all, convex or linear"):
+        find("pocus", pocus, probe="round")
+
+
+def test_all_68_clips_of_35_groups_have_the_stated_frames_size_and_rate(shared_data: Path) -> None:
+    folder = shared_data / "pocus_lung_us"
+    recipe, items, rejected = find("pocus", folder)
+    rows = {Path(r["file"]).stem: r for r in table(folder / "labels.tsv")}
+    assert (len(items), rejected) == (68, {})
+    assert len({i.ids.patient for i in items.values()}) == 35
+    assert sum(i.labels["diagnosis"] is None for i in items.values()) == 1
+    formats = {}
+    for key, item in items.items():
+        row = rows[key]
+        if formats.setdefault((row["codec"], row["pix_fmt"]), key) != key:
+            continue  # one of every kind of stream; the others take long
+        recording = one(recipe.read(item))
+        assert recording.data.shape == (int(row["frames"]), int(row["height"]), int(row["width"]))
+        assert recording.rate_hz == pytest.approx(float(row["fps"]), rel=0.01)
+        assert recipe.preparation()(recording).image.shape[0] == 1
+    assert len(formats) == 5
