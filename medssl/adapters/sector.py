@@ -24,6 +24,8 @@ __all__ = [
 ]
 
 MOVING = 2.0  # standard deviation over time, grey levels
+HARDLY_MOVING, DIM = 0.75, 8.0  # of tissue that compression has smoothed; less than that is background
+DENSE = 0.75  # share of such pixels in a neighbourhood of tissue; strokes of text never fill one
 STILL, WHITE = 3.0, 240.0  # of burnt-in marks: what moves below compression leaves a trace of itself in them
 NEARLY_STILL, NEARLY_WHITE = 8.0, 200.0  # of their edges
 DARKER = 220.0  # than this is what surrounds them
@@ -84,7 +86,8 @@ def motion(frames: NDArray[np.uint8], keep: NDArray[np.bool_]) -> NDArray[np.flo
 def find_sector(moments: Moments, *, closing: int = CLOSING) -> NDArray[np.bool_]:
     """The part of the picture that shows ultrasound.
 
-    Moving pixels are joined over gaps of ``closing``, the largest group of them is taken, and its convex hull; where
+    Moving pixels, and those that hardly move where nearly all around do, are joined over gaps of ``closing``; the
+    largest group of them is taken, and its convex hull; where
     the hull's straight edges meet above it, the hull is cut to that fan. Rows at the top and bottom that do not move
     are outside by construction.
 
@@ -102,7 +105,9 @@ def find_sector(moments: Moments, *, closing: int = CLOSING) -> NDArray[np.bool_
         return np.zeros(moving.shape, dtype=bool)
     # lone flicker of compression around text must not join it to the sector
     firm = ndimage.binary_opening(moving, np.ones((2, 2), dtype=bool)) if moving.mean() > 0.02 else moving
-    padded = np.pad(firm if firm.any() else moving, closing)
+    faint = (moments.std > HARDLY_MOVING) & (moments.mean > DIM)
+    dense = ndimage.uniform_filter(faint.astype(np.float32), 9, mode="nearest") > DENSE
+    padded = np.pad((firm if firm.any() else moving) | (faint & dense), closing)
     closed = ndimage.binary_closing(padded, np.ones((closing, closing), dtype=bool))
     opened = ndimage.binary_opening(closed, np.ones((closing, closing), dtype=bool))
     labels, count = ndimage.label(opened if opened.any() else closed)
