@@ -218,3 +218,18 @@ def test_patients_are_split_as_for_any_cohort(cohort: Path) -> None:
     made = split(cohort, test=1, name="video")
     assert len(made.test) == 1
     assert (cohort / "splits" / "video.json").is_file()
+
+
+def test_what_is_known_of_a_clip_and_copies_of_it_can_be_audited(cohort: Path) -> None:
+    from medssl.audit.duplicates import find_duplicates
+    from medssl.audit.facts import manifest_facts
+    from medssl.audit.sides import place, read_sides
+    from medssl.splits.making import split
+
+    opened = Cohort(cohort)
+    facts = manifest_facts(opened)
+    assert {"shape t", "shape y", "n_samples", "quality_sector_fraction"} <= set(facts)
+    split(cohort, test=1, name="audited")
+    found = find_duplicates(opened, place(read_sides(cohort, "audited"), opened.manifest["patient"].tolist()))
+    assert found.said.startswith("4 videos by 16³ points")
+    assert found.constant.size == 0

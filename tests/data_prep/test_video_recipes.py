@@ -15,7 +15,7 @@ from medssl.cohort.recipe import Item, Recipe, load_recipe
 from medssl.cohort.videos import TRACE
 from medssl.errors import RecipeError
 from medssl.synth.echo import SyntheticEcho, draw_echo_patient, simulate_echo
-from medssl.synth.echo_files import trace_rows, write_echo_avi, write_echonet
+from medssl.synth.echo_files import trace_rows, write_echo_avi, write_echo_dicom, write_echonet
 
 T = 30
 
@@ -200,3 +200,18 @@ def test_all_68_clips_of_35_groups_have_the_stated_frames_size_and_rate(shared_d
         assert recording.rate_hz == pytest.approx(float(row["fps"]), rel=0.01)
         assert recipe.preparation()(recording).image.shape[0] == 1
     assert len(formats) == 5
+
+
+# ------------------------------------------------------------------------------------------------ files of one's own
+def test_clips_of_ones_own_are_read_by_the_folder_recipe(tmp_path: Path) -> None:
+    write_echo_avi(tmp_path / "p1_rest.avi", truth(0).frames, 25)
+    write_echo_dicom(tmp_path / "p2_rest.dcm", truth(1).frames, 50, syntax="jpeg")
+    (tmp_path / "notes.txt").write_text("no clip")
+    pattern = r"(?P<patient>p\d)_(?P<label_state>\w+)\.\w+"
+    recipe, items, rejected = find("folder", tmp_path, kind="video", modality="us", pattern=pattern)
+    assert ([i.ids.patient for i in items.values()], rejected) == (["p1", "p2"], {})
+    assert {i.labels["state"] for i in items.values()} == {"rest"}
+    assert [one(recipe.read(i)).rate_hz for i in items.values()] == pytest.approx([25, 50])
+    assert recipe.preparation()(one(recipe.read(items["p1"]))).axes == "ctyx"
+    with pytest.raises(RecipeError, match="recipes of their own"):
+        load_recipe("folder", {"kind": "video", "masks": {"lv": "{patient}.nii"}})
