@@ -20,15 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medssl.adapters.echo_tracing import trace_mask
-from medssl.adapters.recording import Event, Ids, Read, Recording, Rejected
+from medssl.adapters.recording import Ids, Read, Rejected
 from medssl.cohort.finding import cell, files_below, read_rows, require_folder
 from medssl.cohort.reading import VideoItem, read_item
 from medssl.cohort.recipe import Item, Recipe
-from medssl.cohort.videos import TRACE, VideoPreparation
-from medssl.errors import RecipeError, UnreadableRecording
+from medssl.cohort.tracings import with_tracings
+from medssl.cohort.videos import VideoPreparation
+from medssl.errors import RecipeError
 
 __all__ = ["EchoNetDynamic"]
 
@@ -86,10 +85,8 @@ class EchoNetDynamic(Recipe):
         read = read_item("video", item)
         if not read.recordings or not isinstance(item, VideoItem):
             return read
-        try:
-            return Read([_traced(recording, item) for recording in read.recordings], read.rejected)
-        except UnreadableRecording as error:
-            return Read([], [Rejected(item.source, error.reason)])
+        traced = [with_tracings(r, item, name="lv", draw=trace_mask, least=3) for r in read.recordings]
+        return Read(traced, read.rejected)
 
 
 def _stem(name: str | None) -> str:
@@ -124,39 +121,3 @@ def _tracings(file: Path) -> dict[str, dict[int, list[tuple[float, float, float,
             raise RecipeError(f"line {number} of '{file}' holds no numbers: {error}") from error
         found.setdefault(_stem(row["FileName"]).casefold(), {}).setdefault(int(frame), []).append((x1, y1, x2, y2))
     return found
-
-
-def _traced(recording: Recording, item: VideoItem) -> Recording:
-    """The recording with mask, events, and notes where the tables and the clip disagree."""
-    count, *shape = recording.data.shape[:3]
-    notes = []
-    if item.stated_frames and item.stated_frames != count:
-        notes.append(f"{FILES} states {item.stated_frames} frames, {count} could be decoded")
-    mask = np.zeros(recording.data.shape[:3], dtype=np.uint8)
-    areas: dict[int, int] = {}
-    for frame, rows in item.tracings:
-        if len(rows) < 3:
-            notes.append(f"the tracing of frame {frame} has {len(rows)} lines, which make no outline: left out")
-            continue
-        place = min(max(frame, 0), count - 1)
-        if place != frame:
-            notes.append(f"traced frame {frame} lies outside the {count} frames: taken as frame {place}")
-        outline = trace_mask(rows, (shape[0], shape[1]))
-        if not outline.any():
-            notes.append(f"the tracing of frame {frame} lies outside the picture: left out")
-            continue
-        mask[place] = outline
-        areas[place] = int(np.count_nonzero(outline))
-    if not areas:
-        return recording.noted(*notes)
-    events = [Event(place / (recording.rate_hz or 1.0), 0.0, TRACE, _phase(place, areas)) for place in sorted(areas)]
-    return recording.with_(labels={**recording.labels, "lv": mask}, events=(*recording.events, *events)).noted(*notes)
-
-
-def _phase(place: int, areas: dict[int, int]) -> str:
-    """ED the largest outline, ES the smallest; other where there are more than two, or only one."""
-    if len(areas) < 2:
-        return "other"
-    if place == max(areas, key=lambda p: areas[p]):
-        return "ED"
-    return "ES" if place == min(areas, key=lambda p: areas[p]) else "other"

@@ -135,7 +135,7 @@ def test_tables_that_disagree_with_the_clip_are_noted(echonet: Path) -> None:
     recipe, items, _ = find("echonet_dynamic", echonet)
     recording = one(recipe.read(items[name(0)]))
     assert recording.rate_hz == 30.0
-    assert f"FileList.csv states 99 frames, {T} could be decoded" in recording.notes
+    assert f"the table states 99 frames, {T} could be decoded" in recording.notes
     assert any("30 frames a second as declared; the file says 50" in note for note in recording.notes)
     assert [e.onset_s * 30 for e in recording.events] == pytest.approx(sorted([truth(0).es_frame, truth(0).ed_frame]))
 
@@ -215,3 +215,72 @@ def test_clips_of_ones_own_are_read_by_the_folder_recipe(tmp_path: Path) -> None
     assert recipe.preparation()(one(recipe.read(items["p1"]))).axes == "ctyx"
     with pytest.raises(RecipeError, match="recipes of their own"):
         load_recipe("folder", {"kind": "video", "masks": {"lv": "{patient}.nii"}})
+
+
+# ------------------------------------------------------------------------------------------------ EchoNet-Pediatric
+def ellipse(echo: SyntheticEcho, frame: int) -> list[tuple[float, float]]:
+    """Corners (x, y) of the cavity, all around."""
+    rows = trace_rows(echo, frame)[1:]
+    return [*map(tuple, rows[:, :2]), *map(tuple, rows[::-1, 2:])]
+
+
+@pytest.fixture
+def pediatric(tmp_path: Path) -> Path:
+    for view, number in (("A4C", 0), ("PSAX", 1)):
+        (tmp_path / view / "Videos").mkdir(parents=True)
+        echo = truth(number)
+        write_echo_avi(tmp_path / view / "Videos" / f"CR{number}.avi", echo.frames, echo.rate_hz)
+        clip = {"FileName": f"CR{number}.avi", "EF": "61.5", "Sex": "F", "Age": "7", "Weight": "22.5", "Height": "121"}
+        write(tmp_path / view / "FileList.csv", [{**clip, "Split": "3"}])
+        points = [(f, p) for f in (echo.ed_frame, echo.es_frame) for p in ellipse(echo, f)]
+        rows = [{"FileName": f"CR{number}.avi", "X": x, "Y": y, "Frame": f} for f, (x, y) in points]
+        write(tmp_path / view / "VolumeTracings.csv", [*rows, {**rows[0], "X": "", "Y": "", "Frame": "No Systolic"}])
+    return tmp_path
+
+
+def test_outlines_of_children_in_both_views(pediatric: Path) -> None:
+    recipe, items, rejected = find("echonet_pediatric", pediatric)
+    assert (list(items), rejected) == (["A4C_CR0", "PSAX_CR1"], {})
+    for number, item in enumerate(items.values()):
+        echo, recording = truth(number), one(recipe.read(item))
+        assert (recording.labels["ef"], recording.labels["split"], recording.labels["age"]) == (61.5, "3", 7.0)
+        assert {e.value: round(e.onset_s * 50) for e in recording.events} == {"ED": echo.ed_frame, "ES": echo.es_frame}
+        drawn = recording.labels["lv"][echo.ed_frame] > 0
+        assert 2 * (drawn & echo.lv[echo.ed_frame]).sum() / (drawn.sum() + echo.lv[echo.ed_frame].sum()) > 0.95
+    assert list(find("echonet_pediatric", pediatric, view="PSAX")[1]) == ["PSAX_CR1"]
+
+
+# ------------------------------------------------------------------------------------------------ CAMUS
+@pytest.fixture
+def camus(tmp_path: Path) -> Path:
+    import nibabel
+
+    folder, echo = tmp_path / "patient0001", truth(0)
+    folder.mkdir()
+    affine = np.diag([0.3, 0.4, 1.0, 1.0])
+    for name, data in (("half_sequence", echo.frames), ("half_sequence_gt", echo.lv.astype(np.uint8))):
+        for view in ("2CH", "4CH"):
+            nibabel.save(nibabel.Nifti1Image(data.T, affine), folder / f"patient0001_{view}_{name}.nii.gz")
+    (folder / "patient0001_4CH_half_sequence_gt.nii.gz").unlink()
+    text = f"ED: {echo.ed_frame + 1}\nES: {echo.es_frame + 1}\nSex: F\nAge: 56\nImageQuality: Good\nEF: 56\n"
+    text += "FrameRate: 47.2\n"
+    (folder / "Info_2CH.cfg").write_text(text)
+    return tmp_path
+
+
+def test_half_sequences_with_their_masks(camus: Path) -> None:
+    recipe, items, rejected = find("camus", camus)
+    assert list(items) == ["patient0001_2CH"]
+    assert "mask patient0001_4CH_half_sequence_gt.nii.gz is missing" in rejected["patient0001_4CH_half_sequence.nii.gz"]
+    recording, echo = one(recipe.read(items["patient0001_2CH"])), truth(0)
+    np.testing.assert_array_equal(recording.data, echo.frames)
+    np.testing.assert_array_equal(recording.labels["heart"], echo.lv)
+    assert (recording.rate_hz, recording.spacing_mm) == (47.2, pytest.approx((0.4, 0.3)))
+    assert (recording.labels["ef"], recording.labels["quality"], recording.ids.patient) == (56.0, "Good", "patient0001")
+    assert {e.value: round(e.onset_s * 47.2) for e in recording.events} == {"ED": echo.ed_frame, "ES": echo.es_frame}
+    prepared = recipe.preparation()(recording)
+    assert prepared.image.shape == (1, T, 256, 256)
+    assert prepared.masks["heart"].any(axis=(1, 2)).all()
+    _, both, _ = find("camus", camus, require_masks=False)
+    unknown = one(recipe.read(both["patient0001_4CH"]))
+    assert any("50 frames a second taken" in note for note in unknown.notes)
