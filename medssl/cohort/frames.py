@@ -89,8 +89,8 @@ def resize_weights(old: int, new: int) -> NDArray[np.float32]:
 
     Pixel areas coincide: the first edge of both is the same, and the last. Rows add up to 1.
 
-    >>> resize_weights(4, 2).round(3).tolist()
-    [[0.429, 0.429, 0.143, 0.0], [0.0, 0.143, 0.429, 0.429]]
+    >>> resize_weights(2, 4).tolist()
+    [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
     ratio = old / new
     centres = (np.arange(new) + 0.5) * ratio - 0.5
