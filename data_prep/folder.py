@@ -19,14 +19,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from medssl.adapters.echo import VIDEO_SUFFIXES
 from medssl.adapters.recording import Ids, Rejected
 from medssl.adapters.signal import SIGNAL_SUFFIXES
 from medssl.adapters.volume import VOLUME_SUFFIXES
 from medssl.cohort.finding import cell, files_below, is_companion, require_folder, text
 from medssl.cohort.preparation import Preparation
-from medssl.cohort.reading import SignalItem
+from medssl.cohort.reading import SignalItem, VideoItem
 from medssl.cohort.recipe import Item, Recipe
 from medssl.cohort.signals import SignalPreparation
+from medssl.cohort.videos import VideoPreparation
 from medssl.cohort.volumes import VolumePreparation
 from medssl.errors import RecipeError
 
@@ -39,21 +41,23 @@ class Folder(Recipe):
     """Files of a folder tree.
 
     Args:
-        kind: ``"volume"`` or ``"signal"``.
-        modality: a word for people (``"mri"``, ``"ct"``, ``"ecg"``, ``"eeg"``); ``"ct"`` also keeps Hounsfield units.
-        glob: which files; by default all that end like a volume or a signal.
+        kind: ``"volume"``, ``"signal"`` or ``"video"`` (ultrasound clips).
+        modality: a word for people (``"mri"``, ``"ct"``, ``"ecg"``, ``"eeg"``, ``"us"``); ``"ct"`` also keeps
+            Hounsfield units.
+        glob: which files; by default all that end like files of that kind.
         pattern: regular expression that must match the whole path below the folder.
         masks: mask name → template of its path below the folder; a mask that is not there is simply not there.
         require_masks: reject a file that lacks one of its masks.
-        rate_hz, units, channels: of signal files that do not say so themselves (.csv, .npy, .mat).
+        rate_hz, units, channels: of signal files that do not say so themselves (.csv, .npy, .mat); ``rate_hz`` also of
+            clips, in place of what the file says.
     """
 
-    kind: Literal["volume", "signal"]  # type: ignore[misc]  # chosen by an option here
+    kind: Literal["volume", "signal", "video"]  # type: ignore[misc]  # chosen by an option here
 
     def __init__(
         self,
         *,
-        kind: Literal["volume", "signal"] = "volume",
+        kind: Literal["volume", "signal", "video"] = "volume",
         modality: str = "",
         glob: str = "",
         pattern: str = "",
@@ -63,8 +67,8 @@ class Folder(Recipe):
         units: str | None = None,
         channels: tuple[str, ...] | None = None,
     ) -> None:
-        if kind not in ("volume", "signal"):
-            raise RecipeError(f"kind '{kind}' is unknown; use volume or signal")
+        if kind not in ("volume", "signal", "video"):
+            raise RecipeError(f"kind '{kind}' is unknown; use volume, signal or video")
         self.kind = kind
         self.modality = modality
         self.glob = glob
@@ -76,6 +80,8 @@ class Folder(Recipe):
             self.pattern = re.compile(pattern) if pattern else None
         except re.error as error:
             raise RecipeError(f"pattern '{pattern}' is no regular expression: {error}") from error
+        if kind == "video" and masks:
+            raise RecipeError("masks of clips are read by recipes of their own, not by recipe 'folder'")
         if self.pattern and "patient" not in self.pattern.groupindex:
             raise RecipeError(f"pattern '{pattern}' has no group (?P<patient>...); a cohort must know whose data it is")
 
@@ -83,6 +89,8 @@ class Folder(Recipe):
         """Volumes keep their voxel size, signals their rate; override what should be common to all."""
         if self.kind == "signal":
             return SignalPreparation()
+        if self.kind == "video":
+            return VideoPreparation()
         return VolumePreparation(intensity="ct" if self.modality == "ct" else "auto")
 
     def find(self, source: Path) -> Iterator[Item | Rejected]:
@@ -108,8 +116,8 @@ class Folder(Recipe):
         if self.glob:
             wanted = {p for p in source.glob(self.glob) if p.is_file()}
             return [f for f in files_below(source) if f in wanted]
-        suffixes = VOLUME_SUFFIXES if self.kind == "volume" else tuple(SIGNAL_SUFFIXES)
-        return [f for f in files_below(source, suffixes) if not is_companion(f)]
+        suffixes = {"volume": VOLUME_SUFFIXES, "signal": tuple(SIGNAL_SUFFIXES), "video": VIDEO_SUFFIXES}
+        return [f for f in files_below(source, suffixes[self.kind]) if not is_companion(f)]
 
     def _groups(self, file: Path, source: Path) -> dict[str, str] | None:
         if self.pattern is None:
@@ -135,11 +143,15 @@ class Folder(Recipe):
         if recording in used:  # the path is unique where the groups are not
             recording = file.relative_to(source).as_posix()
         used.add(recording)
+        labels = {k.removeprefix("label_"): cell(text(v)) for k, v in groups.items() if k.startswith("label_")}
+        own = Ids(ids["patient"], ids["session"], recording, ids["trial"])
+        if self.kind == "video":
+            return VideoItem(file, own, labels=labels, site=ids["site"], rate_hz=self.rate_hz)
         return SignalItem(
             file,
-            Ids(ids["patient"], ids["session"], recording, ids["trial"]),
+            own,
             masks={name: path for name, path in masks.items() if name not in missing},
-            labels={k.removeprefix("label_"): cell(text(v)) for k, v in groups.items() if k.startswith("label_")},
+            labels=labels,
             site=ids["site"],
             rate_hz=self.rate_hz,
             units=self.units,

@@ -59,7 +59,7 @@ class Recording:
     Attributes:
         data: the array, axes as in ``axes``.
         axes: one letter an axis of ``data``: ``c`` channel, ``t`` time, ``z``/``y``/``x`` space. Volumes are
-            ``"zyx"``, ``"czyx"`` or ``"tzyx"``; signals are ``"ct"``; video is ``"tyxc"``.
+            ``"zyx"``, ``"czyx"`` or ``"tzyx"``; signals are ``"ct"``; video is ``"tyx"`` or, in colour, ``"tyxc"``.
         affine: (4, 4) float64; columns 0..2 belong to the spatial axes *in the order they have in* ``axes``
             (so column 0 is z for ``"zyx"``), rows are RAS+ millimetres. None for signals.
         spacing_mm: voxel size in the order of the spatial axes of ``axes``. None for signals.
@@ -74,6 +74,8 @@ class Recording:
         source: the path as given.
         source_sha256: digest of the raw bytes (for a series: of its files in reading order).
         notes: one entry for every repair made while reading; empty when it was read as it stood.
+        quality: what the adapter measured while reading and the array no longer shows (share of coloured pixels of a
+            clip kept in grey); it joins the preparation's numbers in the manifest.
     """
 
     data: NDArray[Any]
@@ -92,6 +94,7 @@ class Recording:
     source: str = ""
     source_sha256: str = ""
     notes: tuple[str, ...] = ()
+    quality: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.axes) != self.data.ndim or len(set(self.axes)) != len(self.axes):

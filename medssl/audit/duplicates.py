@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Duplicates", "duplicate_findings", "find_duplicates"]
 
-ALIKE = {"volume": 0.995, "signal": 0.99}  # cosine on 16³ points; cross-correlation
+ALIKE = {"volume": 0.995, "video": 0.995, "signal": 0.99}  # cosine on 16³ points, twice; cross-correlation
 SAME = 0.999  # at the second look: two people never agree so closely, a copy saved in another way does
 _LIKELY = 0.9  # whitened magnitudes of spectra: unrelated signals stay below 0.8, a copy does not
 _SECOND_LOOK = 2000  # pairs that are read again
@@ -33,7 +33,7 @@ class Duplicates:
     Attributes:
         pairs: (P, 2) manifest rows.
         similarity: (P,) cosine on 16³ points, or cross-correlation.
-        detail: (P,) the same at the second look (48³ points for volumes).
+        detail: (P,) the same at the second look (48³ points for volumes and video).
         constant: rows that hold one value only.
         said: in words, what was compared.
     """
@@ -49,7 +49,7 @@ def find_duplicates(cohort: Cohort, placement: Placement) -> Duplicates:
     """Compare every recording with those of all other patients; each is read once, likely copies a second time."""
     rows = np.arange(len(cohort))
     kind = cohort.info.kind
-    if kind == "volume":
+    if kind != "signal":
         from medssl.audit.volume_signatures import COARSE, mirrored_cosines, signatures
 
         features = signatures(cohort, rows, COARSE)
@@ -67,14 +67,14 @@ def find_duplicates(cohort: Cohort, placement: Placement) -> Duplicates:
     alike = similarity > ALIKE[kind]
     order = np.flatnonzero(alike)[np.argsort(-similarity[alike], kind="stable")]
     detail = _detail(cohort, pairs[order], similarity[order])
-    how = "16³ points in eight mirrorings" if kind == "volume" else "lagged cross-correlation in either direction"
+    how = "16³ points in eight mirrorings" if kind != "signal" else "lagged cross-correlation in either direction"
     said = f"{len(rows)} {kind}s by {how}, {len(order)} pairs of different patients above {ALIKE[kind]:g}"
     said += "; there were more candidates than could be looked at, so this list is not complete" if full else ""
     return Duplicates(pairs[order], similarity[order], detail, constant, said)
 
 
 def _detail(cohort: Cohort, pairs: NDArray[np.int64], similarity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Similarity of volumes on a finer grid; of signals it is known. NaN beyond the pairs that are read again."""
+    """Similarity on a finer grid; of signals it is known. NaN beyond the pairs that are read again."""
     if cohort.info.kind == "signal":
         return similarity
     from medssl.audit.volume_signatures import FINE, mirrored_cosines, signatures

@@ -63,6 +63,10 @@ def manifest_facts(cohort: Cohort) -> pd.DataFrame:
         columns |= {f"shape {axis}": [s[i] for s in shapes] for i, axis in enumerate("zyx")}
         columns |= _geometry(m)
     else:
+        if cohort.info.kind == "video":
+            columns |= {f"shape {axis}": [s[i] for s in shapes] for i, axis in enumerate("tyx")}
+            sizes = [list(s) if s is not None else [np.nan] * 2 for s in m["spacing_mm"]]
+            columns |= {f"spacing_mm {axis}": [s[i] for s in sizes] for i, axis in enumerate("yx")}
         seconds = m["n_samples"].astype(float) / m["rate_hz"].astype(float)
         columns |= {"n_samples": m["n_samples"], "duration_s": seconds, "rate_hz": m["rate_hz"]}
     columns |= {"channels": [", ".join(c) for c in m["channels"]], "n_channels": [len(c) for c in m["channels"]]}

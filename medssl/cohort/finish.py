@@ -36,7 +36,7 @@ class Found(NamedTuple):
 Entry = Found | Rejected
 """An input in the order of the recipe: an item, or what was refused before it was one."""
 
-_SOFTWARE = ("numpy", "scipy", "tensorstore", "nibabel", "pydicom", "SimpleITK", "mne", "wfdb")
+_SOFTWARE = ("numpy", "scipy", "tensorstore", "nibabel", "pydicom", "SimpleITK", "av", "mne", "wfdb")
 _MOST_EVENT_VALUES = 100
 
 

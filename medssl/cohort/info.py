@@ -20,12 +20,12 @@ class CohortInfo:
     """The cohort as a whole; written once all recordings are in.
 
     Attributes:
-        kind: ``"volume"`` or ``"signal"``.
-        modality: finer word for people and for defaults: ``"mri"``, ``"ct"``, ``"ecg"``, ``"eeg"``, ...
+        kind: ``"volume"``, ``"signal"`` or ``"video"``.
+        modality: finer word for people and for defaults: ``"mri"``, ``"ct"``, ``"ecg"``, ``"eeg"``, ``"us"``, ...
         recipe: name of the recipe that made it.
-        channels: names, in array order; ``("image",)`` for one-channel volumes.
-        spacing_mm: voxel size (z, y, x) shared by all volumes; None where each keeps its own.
-        rate_hz: rate shared by all signals; None for volumes.
+        channels: names, in array order; ``("image",)`` for one-channel volumes and grey video.
+        spacing_mm: voxel size (z, y, x), of video pixel size (y, x), shared by all; None where each keeps its own.
+        rate_hz: samples or frames a second shared by all signals or clips; None for volumes.
         masks: per mask name: label value (as string) → label name, background left out.
         events: kinds of events with their values and counts, e.g. ``{"beat": {"N": 22434, "V": 1713}}``.
         labels: scalar label columns (without the ``label_`` prefix) → ``"number"``, ``"class"`` or ``"multilabel"``.
@@ -38,7 +38,7 @@ class CohortInfo:
         format_version: of the store.
     """
 
-    kind: Literal["volume", "signal"]
+    kind: Literal["volume", "signal", "video"]
     modality: str
     recipe: str
     channels: tuple[str, ...]

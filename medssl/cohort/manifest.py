@@ -47,10 +47,9 @@ _BATCH_ROWS = 1000
 
 def manifest_row(recording: Recording, prepared: Prepared, *, modality: str) -> dict[str, Any]:
     """The row of one recording, without ids, checksums and place, as plain JSON-able values."""
-    is_signal = prepared.image.ndim == 2
     return {
         "modality": modality,
-        "axes": "ct" if is_signal else "czyx",
+        "axes": prepared.axes,
         "shape": list(prepared.image.shape[1:]),
         "spacing_mm": None if prepared.spacing_mm is None else [float(s) for s in prepared.spacing_mm],
         "rate_hz": None if prepared.rate_hz is None else float(prepared.rate_hz),
@@ -67,7 +66,7 @@ def manifest_row(recording: Recording, prepared: Prepared, *, modality: str) -> 
         "affine": None if prepared.affine is None else _floats(prepared.affine.ravel()),
         "masks": list(prepared.masks),
         "mask_voxels": {name: _voxels(mask) for name, mask in prepared.masks.items()},
-        "n_samples": int(prepared.image.shape[1]) if is_signal else None,
+        "n_samples": int(prepared.image.shape[1]) if "t" in prepared.axes else None,
         "source_sha256": recording.source_sha256,
         "notes": list(prepared.notes),
         "quality": {name: float(value) for name, value in prepared.quality.items()},

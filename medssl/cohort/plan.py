@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import medssl
 from medssl import resources
+from medssl.adapters.echo_stream import STREAM_SUFFIXES
 from medssl.adapters.recording import Rejected, sha256_of
 from medssl.cohort.info import FORMAT_VERSION
 from medssl.cohort.preparation import Preparation
@@ -30,6 +31,7 @@ _PLAIN_NAME = re.compile(r"[PR]?[0-9a-z][0-9a-z._-]{0,63}")
 # working copies in memory against bytes on disk; a guess that is too high only lowers the number of tasks at a time
 _EXPANSION = 8
 _EXPANSION_GZ = 24
+_EXPANSION_VIDEO, _MOST_VIDEO = 150, 3 << 30
 _WORKER_BYTES = 256 << 20
 
 
@@ -187,5 +189,10 @@ def _key(item: Item, source: Path) -> str:
 
 
 def _memory(item: Item) -> int:
-    sizes = ((f.stat().st_size, f.suffix.lower() == ".gz") for f in _files(item) if f.exists())
-    return _WORKER_BYTES + sum(size * (_EXPANSION_GZ if gz else _EXPANSION) for size, gz in sizes)
+    return _WORKER_BYTES + sum(_decoded(f.stat().st_size, f.suffix.lower()) for f in _files(item) if f.exists())
+
+
+def _decoded(size: int, suffix: str) -> int:
+    if suffix in STREAM_SUFFIXES:
+        return min(size * _EXPANSION_VIDEO, _MOST_VIDEO)
+    return size * (_EXPANSION_GZ if suffix == ".gz" else _EXPANSION)

@@ -1,4 +1,4 @@
-"""What every preparation (of volumes, of signals) takes and gives."""
+"""What every preparation (of volumes, of signals, of video) takes and gives."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Prepared:
     """One recording, ready to be stored.
 
     Attributes:
-        image: stored integers, channel first: (C, Z, Y, X) or (C, T); int16 or uint8.
+        image: stored integers, channel first: (C, Z, Y, X), (C, T, Y, X) or (C, T); int16 or uint8.
         scale, offset: (C,) float64; ``stored * scale + offset`` is in physical units.
         input_scale, input_offset: (C,) float64; ``stored * input_scale + input_offset`` is network input.
         input_range: (low, high) to which network input is clamped.
         fill: stored value outside the recording (air, zero volts), used to pad reads beyond its edge.
         channels: names, one a channel.
-        masks: mask name → uint8 (Z, Y, X) on the image's grid.
+        masks: mask name → uint8 (Z, Y, X), of video (T, Y, X), on the image's grid.
         units: physical unit of each channel.
-        spacing_mm: (z, y, x) or None.
+        spacing_mm: (z, y, x), of video (y, x), or None.
         rate_hz: or None.
         affine: (4, 4) of the prepared grid, columns in array order (z, y, x), or None.
         foreground: (K, n_axes) int16/int32 coordinates inside the body, K ≤ 4096; None for signals.
@@ -37,6 +37,7 @@ class Prepared:
         events: with times from the first stored sample.
         notes: the recording's notes and every further repair.
         quality: numbers that stand in the manifest (``nan_fraction``, ``flat_channels``, ``saturated``, ...).
+        axes: of ``image``: ``"ctyx"`` for video; when not given ``"ct"`` or ``"czyx"`` by the number of axes.
     """
 
     image: NDArray[Any]
@@ -57,6 +58,11 @@ class Prepared:
     events: tuple[Event, ...] = ()
     notes: tuple[str, ...] = ()
     quality: Mapping[str, float] = field(default_factory=dict)
+    axes: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.axes:
+            object.__setattr__(self, "axes", "ct" if self.image.ndim == 2 else "czyx")
 
 
 class Preparation(Configurable, ABC):

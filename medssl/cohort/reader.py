@@ -157,9 +157,9 @@ class Reader:
     Attributes:
         cohort, row: where it stands.
         patient, recording: pseudonyms.
-        shape: (Z, Y, X) or (T,), without channels.
+        shape: (Z, Y, X), (T, Y, X) for video, or (T,); without channels.
         channels: names in array order.
-        spacing_mm: (z, y, x) or None. rate_hz: or None.
+        spacing_mm: (z, y, x), of video (y, x), or None. rate_hz: samples or frames a second, or None.
         affine: (4, 4) float64 of the stored grid, columns in array order, or None.
         masks: names of its masks.
     """

@@ -16,7 +16,7 @@ from medssl.cohort.geometry import canonical, default_affine, same_grid, spacing
 from medssl.cohort.recipe import Item
 from medssl.errors import UnreadableRecording
 
-__all__ = ["SignalItem", "place_mask", "read_channels", "read_item"]
+__all__ = ["SignalItem", "VideoItem", "place_mask", "read_channels", "read_item"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,25 @@ class SignalItem(Item):
     key: str | None = None
 
 
+@dataclass(frozen=True)
+class VideoItem(Item):
+    """An item whose file does not say everything about its clip, or of which more than grey is wanted.
+
+    Attributes:
+        rate_hz: declared frames a second.
+        colour: keep RGB.
+        tracings: what somebody drew, for the recipe to make masks of: (number of the frame, rows of numbers).
+        stated_frames: how many frames a table states; 0 where none does.
+    """
+
+    rate_hz: float | None = None
+    colour: bool = False
+    tracings: tuple[tuple[int, tuple[tuple[float, ...], ...]], ...] = ()
+    stated_frames: int = 0
+
+
 def read_item(
-    kind: Literal["volume", "signal"], item: Item, *, fourth_axis: Literal["time", "channel"] = "time"
+    kind: Literal["volume", "signal", "video"], item: Item, *, fourth_axis: Literal["time", "channel"] = "time"
 ) -> Read:
     """Read an item with the adapter of its kind and fill in what the recipe knows.
 
@@ -54,7 +71,10 @@ def read_item(
         The recordings (several where the file holds several), and what was refused with its reason.
     """
     try:
-        read = _read_signal(item) if kind == "signal" else _read_volume(item.path, fourth_axis)
+        if kind == "volume":
+            read = _read_volume(item.path, fourth_axis)
+        else:
+            read = _read_signal(item) if kind == "signal" else _read_video(item)
         return _finish(read, item)
     except UnreadableRecording as error:
         return Read([], [_rejected(item, error)])
@@ -138,6 +158,16 @@ def _read_signal(item: Item) -> Read:
     if isinstance(item, SignalItem):
         return read_signal(path, rate_hz=item.rate_hz, units=item.units, channels=item.channels, key=item.key)
     return read_signal(path)
+
+
+def _read_video(item: Item) -> Read:
+    from medssl.adapters.echo import read_echo
+    from medssl.adapters.echo_frames import read_frame_folder
+
+    rate_hz, colour = (item.rate_hz, item.colour) if isinstance(item, VideoItem) else (None, False)
+    if isinstance(item.path, tuple):
+        return Read([read_frame_folder(item.path, rate_hz=rate_hz, colour=colour)], [])
+    return read_echo(item.path, rate_hz=rate_hz, colour=colour)
 
 
 def _finish(read: Read, item: Item) -> Read:

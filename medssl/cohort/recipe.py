@@ -50,12 +50,12 @@ class Recipe(Configurable, ABC):
     """Finds the inputs of one dataset. Constructor arguments are the recipe's options on the command line.
 
     Class attributes:
-        kind: ``"volume"`` or ``"signal"``.
-        modality: ``"mri"``, ``"ct"``, ``"ecg"``, ``"eeg"``, ...
+        kind: ``"volume"``, ``"signal"`` or ``"video"``.
+        modality: ``"mri"``, ``"ct"``, ``"ecg"``, ``"eeg"``, ``"us"``, ...
         mask_labels: mask name → (label value → name); found in the data when left empty.
     """
 
-    kind: ClassVar[Literal["volume", "signal"]]
+    kind: ClassVar[Literal["volume", "signal", "video"]]
     modality: str = ""
     mask_labels: Mapping[str, Mapping[int, str]] = {}
 

@@ -51,6 +51,7 @@ FOREGROUND = "foreground"
 CHUNK_BYTES = 1 << 16
 CHUNK_VOXELS = 32**3
 SIGNAL_SAMPLES = (2000, 4000)
+VIDEO_FRAMES = 16
 
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 _NO_ENDIAN = {"name": "bytes"}
@@ -74,11 +75,14 @@ def array_sha256(array: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def chunk_shape(shape: Sequence[int], *, itemsize: int, spacing_mm: Sequence[float] | None = None) -> tuple[int, ...]:
+def chunk_shape(
+    shape: Sequence[int], *, itemsize: int, spacing_mm: Sequence[float] | None = None, axes: str = ""
+) -> tuple[int, ...]:
     """Inner chunk of an array with a leading channel axis: about 64 KiB decoded.
 
     Volumes (C, Z, Y, X) get one channel x 32³ voxels, or a block of as many voxels that is equally long in
-    millimetres along every axis; signals (C, T) get all channels x 2000 to 4000 samples.
+    millimetres along every axis; signals (C, T) get all channels x 2000 to 4000 samples; video (axes ``"ctyx"``) gets
+    one channel x 16 whole frames.
 
     >>> chunk_shape((1, 320, 512, 512), itemsize=2)
     (1, 32, 32, 32)
@@ -88,6 +92,8 @@ def chunk_shape(shape: Sequence[int], *, itemsize: int, spacing_mm: Sequence[flo
     (12, 2704)
     """
     channels, *rest = shape
+    if axes == "ctyx":
+        return (1, min(VIDEO_FRAMES, max(rest[0], 1)), *rest[1:])
     if len(rest) == 1:
         low, high = SIGNAL_SAMPLES
         wanted = [min(max(CHUNK_BYTES // (channels * itemsize), low), high)]
@@ -209,12 +215,14 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
-def _codecs(dtype: np.dtype[Any], chunk: Sequence[int], profile: Profile) -> list[dict[str, Any]]:
+def _codecs(
+    dtype: np.dtype[Any], chunk: Sequence[int], profile: Profile, *, shuffle: bool = True
+) -> list[dict[str, Any]]:
     endian = _LITTLE_ENDIAN if dtype.itemsize > 1 else _NO_ENDIAN
     blosc = {
         "cname": "lz4" if profile == "fast" else "zstd",
         "clevel": 5,
-        "shuffle": "bitshuffle",
+        "shuffle": "bitshuffle" if shuffle else "noshuffle",
         "typesize": dtype.itemsize,
         "blocksize": 0,
     }
@@ -251,7 +259,8 @@ def create_array(
             "name": "regular",
             "configuration": {"chunk_shape": [max(math.ceil(n / c), 1) * c for n, c in zip(whole, chunk, strict=True)]},
         },
-        "codecs": _codecs(dtype, chunk, profile),
+        # bytes of grey levels compress as they are; their bits apart do not
+        "codecs": _codecs(dtype, chunk, profile, shuffle=list(axes) != list("ctyx")),
     }
     kvstore = {"driver": "file", "path": f"{folder}/"}
     specification = {"driver": "zarr3", "kvstore": kvstore, "metadata": metadata}
@@ -276,9 +285,9 @@ def write_group(folder: Path, attributes: Mapping[str, Any] | None = None) -> No
 def write_recording(folder: Path, prepared: Prepared, *, profile: Profile = "fast") -> None:
     """Write one recording's group: ``image``, ``mask.NAME`` and ``foreground``. Same input, same bytes."""
     image = prepared.image
-    axes = "ct" if image.ndim == 2 else "czyx"
+    axes = prepared.axes
     write_group(folder)
-    chunk = chunk_shape(image.shape, itemsize=image.dtype.itemsize, spacing_mm=prepared.spacing_mm)
+    chunk = chunk_shape(image.shape, itemsize=image.dtype.itemsize, spacing_mm=prepared.spacing_mm, axes=axes)
     _write(folder / IMAGE, image, chunk=chunk, axes=axes, fill=prepared.fill, profile=profile)
     for name, mask in prepared.masks.items():
         _write(folder / mask_key(name), mask[None], chunk=(1, *chunk[1:]), axes=axes, profile=profile)

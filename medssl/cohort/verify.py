@@ -129,9 +129,12 @@ def cohort_info(cohort: str | Path) -> str:
         spacing = "mixed" if info.spacing_mm is None else "x".join(f"{s:g}" for s in info.spacing_mm) + " mm"
         lines.append(f"grid (z, y, x): {_shapes(frame['shape'])}, spacing {spacing}")
     else:
-        rate = "mixed" if info.rate_hz is None else f"{info.rate_hz:g} Hz"
+        unit = "Hz" if info.kind == "signal" else "frames a second"
+        if info.kind == "video":
+            lines.append(f"frames (t, y, x): {_shapes(frame['shape'])}")
+        rate = "mixed" if info.rate_hz is None else f"{info.rate_hz:g} {unit}"
         seconds = frame["n_samples"] / frame["rate_hz"]
-        total = f"{seconds.sum() / 3600:.3g} h in all"
+        total = f"{seconds.sum() / 3600:.3g} h in all" if seconds.notna().any() else "no rate known"
         lines.append(f"rate: {rate}, {seconds.min():.4g} to {seconds.max():.4g} s each, {total}")
     for column in ("site", "scanner"):
         counts = Counter(v for v in frame[column] if v)

@@ -188,7 +188,8 @@ def _checked(prepared: Prepared) -> Prepared:
     image = prepared.image
     if image.dtype not in (np.dtype(np.int16), np.dtype(np.uint8)) or image.ndim not in (2, 4) or not image.size:
         raise TypeError(
-            f"prepared image must be non-empty int16 or uint8 (C, Z, Y, X) or (C, T), not {image.dtype} {image.shape}"
+            "prepared image must be non-empty int16 or uint8 (C, Z, Y, X), (C, T, Y, X) or (C, T), not "
+            f"{image.dtype} {image.shape}"
         )
     for name, mask in prepared.masks.items():
         if mask.dtype != np.uint8 or mask.shape != image.shape[1:]:

@@ -74,7 +74,8 @@ def preprocessing(source: Source) -> list[str]:
     arguments: Mapping[str, Any] = inputs.preparation.get("init_args", {})
     named = ", ".join(inputs.channels)
     steps = [f"channels in this order, found by name: {named}"]
-    steps += _of_volume(source, arguments) if inputs.kind == "volume" else _of_signal(source, arguments)
+    of_kind = {"volume": _of_volume, "video": _of_video, "signal": _of_signal}[inputs.kind]
+    steps += of_kind(source, arguments)
     return [*steps, "medssl's own preparation (`medssl predict`) does exactly this from the settings"]
 
 
@@ -100,6 +101,24 @@ def _of_volume(source: Source, arguments: Mapping[str, Any]) -> list[str]:
     else:
         steps.append("intensities by kind of volume: see the settings")
     return steps
+
+
+def _of_video(source: Source, arguments: Mapping[str, Any]) -> list[str]:
+    steps = ["axes t, y, x; grey levels (luminance of colour) from 0 to 255"]
+    if arguments.get("sector") == "blank":
+        steps.append("everything outside the ultrasound sector, which is found from what moves, made black")
+    if arguments.get("text") == "blank":
+        steps.append("boxes around white characters that stand still over the sector made black")
+    if arguments.get("crop"):
+        steps.append("cut to the rows and columns of the sector")
+    if source.inputs.rate_hz:
+        steps.append(f"to {source.inputs.rate_hz:g} frames a second by the nearest frame")
+    size = arguments.get("size")
+    if size:
+        height, width = (size, size) if isinstance(size, int) else size
+        kept = "its aspect kept, black added" if arguments.get("aspect") == "pad" else "its aspect not kept"
+        steps.append(f"resized to {height} × {width} pixels, {kept}")
+    return [*steps, "x = grey level / 255"]
 
 
 def _of_signal(source: Source, arguments: Mapping[str, Any]) -> list[str]:

@@ -62,7 +62,7 @@ def match_input(
     if any_channels:
         trained, used = (", ".join(names) for names in (inputs.channels, info.channels))
         return Matched(None, info.channels, (*notes, f"trained on channels {trained}, used on {used}"))
-    if len(inputs.channels) == len(info.channels) == 1 and info.kind == "volume":
+    if len(inputs.channels) == len(info.channels) == 1 and info.kind != "signal":
         renamed = f"channel '{info.channels[0]}' of {name} is taken for '{inputs.channels[0]}' of the encoder"
         return Matched(None, info.channels, (*notes, renamed))
     places = {c.casefold(): i for i, c in enumerate(info.channels)}

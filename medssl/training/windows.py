@@ -213,7 +213,7 @@ class LabelledWindows:
         recordings: how they are read.
         size: of a window or crop.
         balance: draw classes equally often.
-        foreground: share of the crops of volumes that are centred on a voxel of the body.
+        foreground: share of the crops of volumes and video that are centred on a voxel of the body or sector.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class LabelledWindows:
         self.items = items
         self.recordings = recordings
         self.size = size
-        self.foreground = foreground if target.cohort.info.kind == "volume" else 0.0
+        self.foreground = foreground if target.cohort.info.kind != "signal" else 0.0
         self.groups = _by_class_and_patient(target, items) if balance and target.task == "classification" else []
 
     def order(self, rng: np.random.Generator) -> NDArray[Any]:

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import medssl.adapters
-from medssl.adapters import masks, signal, volume
+from medssl.adapters import echo, masks, signal, volume
 from medssl.adapters.dicom import read_dicom
+from medssl.adapters.echo_frames import read_frame_folder
 from medssl.adapters.image_stack import read_image_stack
 from medssl.adapters.recording import Read, Recording
 from medssl.errors import MedSSLError, UnreadableRecording
@@ -30,14 +31,16 @@ ENTRIES: dict[str, tuple[Adapter, list[str], dict[str, Any]]] = {
     "read_mask": (masks.read_mask, VOLUMES, {}),
     "read_dicom": (read_dicom, DICOM, {}),
     "read_image_stack": (read_image_stack, [".png"], {}),
+    "read_echo": (echo.read_echo, [*sorted(echo.VIDEO_SUFFIXES), ""], {}),
+    "read_frame_folder": (read_frame_folder, [""], {}),
     "read_signal": (signal.read_signal, SIGNALS, {}),
     "read_signal-with-rate": (signal.read_signal, SIGNALS, {"rate_hz": 100.0, "units": "mV"}),
 }
 """Where callers come in; a new modality adds its line here."""
 
 INNER = {
-    "read_array", "read_dataset", "read_dicom_waveforms", "read_edf_header", "read_header", "read_segmentation",
-    "read_series", "read_table", "read_wfdb", "read_with_mne", "read_xml_ecg",
+    "read_array", "read_dataset", "read_dicom_waveforms", "read_echo_dicom", "read_edf_header", "read_header",
+    "read_segmentation", "read_series", "read_stream", "read_table", "read_wfdb", "read_with_mne", "read_xml_ecg",
 }  # fmt: skip
 """Parts of the above, each for one format, which the above call."""
 

@@ -41,6 +41,7 @@ def test_the_promised_recipes_are_there() -> None:
     hearts, abdomens = {"acdc", "mmwhs", "sunnybrook"}, {"btcv", "amos"}
     public = {"msd", "ixi", "openmind", "medmnist3d", "mitbih", "cpsc2018", *hearts, *abdomens}
     public |= {"ptb", "ptbxl", "chapman", "sleep_edf", "shhs", "isruc", "dreams", "chbmit", "bonn", "adhd"}
+    public |= {"pocus", "echonet_dynamic", "echonet_pediatric", "camus"}
     public |= {"mental_arithmetic", "alcoholism", "comet", "uci_har", "ucr_uea"}
     assert own | public <= set(NAMES)
     assert public <= {name for name in NAMES if is_public(name)}
@@ -62,7 +63,7 @@ def test_the_file_says_how_to_get_the_data_its_licence_and_its_citation(name: st
 @everywhere
 def test_it_builds_without_options_and_says_what_it_makes(name: str) -> None:
     recipe = load_recipe(name)
-    assert recipe.kind in {"volume", "signal"}
+    assert recipe.kind in {"volume", "signal", "video"}
     assert isinstance(recipe.modality, str)
     assert type(recipe).__doc__, "the class says what its options are"
     written = json.loads(json.dumps(spec(recipe)))

@@ -42,7 +42,7 @@ def test_every_recipe_says_where_its_data_come_from_and_can_be_configured(name):
     text = (resources.root("data_prep") / f"{name}.py").read_text(encoding="utf-8").split('"""')[1].lower()
     assert all(word in text for word in ("get the data", "licence", "layout" if name != "table" else "columns"))
     assert "cit" in text
-    assert recipe.kind in ("volume", "signal")
+    assert recipe.kind in ("volume", "signal", "video")
     settings = json.loads(json.dumps(spec(recipe.preparation())))
     assert spec(build(settings, Preparation)) == settings
 

@@ -1,0 +1,49 @@
+"""Dice of masks in clips: pooled over pixels, as EchoNet-Dynamic reports it, and frame by frame.
+
+Ouyang et al., Nature 580:252, 2020. The two differ: pooled, a large ventricle weighs more than a small one, so a study
+should state both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["dice_per_frame", "dice_pooled"]
+
+
+def dice_per_frame(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Dice of every frame, (T,): 1 where both masks are empty.
+
+    Args:
+        prediction, reference: (T, Y, X).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    overlap, sizes = _counts(prediction, reference)
+    return np.where(sizes > 0, 2 * overlap / np.maximum(sizes, 1), 1.0)
+
+
+def dice_pooled(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
+    """Dice over all pixels of all frames together; 1 where both are empty.
+
+    Args:
+        prediction, reference: (T, Y, X).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    overlap, sizes = _counts(prediction, reference)
+    return float(2 * overlap.sum() / sizes.sum()) if sizes.sum() else 1.0
+
+
+def _counts(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels in both masks, and in each added up; of every frame."""
+    if prediction.shape != reference.shape:
+        raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
+    axes = tuple(range(1, prediction.ndim))
+    first, second = prediction.astype(bool), reference.astype(bool)
+    overlap = np.count_nonzero(first & second, axis=axes)
+    sizes = np.count_nonzero(first, axis=axes) + np.count_nonzero(second, axis=axes)
+    return np.asarray(overlap, dtype=np.int64), np.asarray(sizes, dtype=np.int64)
