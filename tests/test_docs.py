@@ -19,6 +19,7 @@ from medssl import arguments, catalog, resources
 from medssl.cli import VERBS
 from medssl.cohort.recipe import recipe_class
 from medssl.cohort.signals import SignalPreparation
+from medssl.cohort.videos import VideoPreparation
 from medssl.cohort.volumes import VolumePreparation
 from medssl.configurable import discover
 from medssl.methods.base import Method
@@ -112,7 +113,7 @@ def test_a_shown_preparation_uses_a_recipe_and_settings_that_exist(words: list[s
     given = {pair.partition("=")[0] for pair in options.get("options", [])}
     assert given <= set(inspect.signature(recipe).parameters), f"recipe {name}"
     settings = {pair.partition("=")[0] for pair in options.get("preparation", [])}
-    known = [set(inspect.signature(c).parameters) for c in (VolumePreparation, SignalPreparation)]
+    known = [set(inspect.signature(c).parameters) for c in (VolumePreparation, SignalPreparation, VideoPreparation)]
     assert any(settings <= names for names in known), settings
 
 

@@ -193,9 +193,13 @@ def _default_views(info: CohortInfo, size: tuple[int, ...]) -> Views:
         from medssl.views.signal import SignalViews
 
         return SignalViews((size[0],), count=VIEWS)
+    z, y, x = size
+    if info.kind == "video":
+        from medssl.views.clip import ClipViews
+
+        return ClipViews((z, y, x), count=VIEWS, crop="whole")
     from medssl.views.volume import VolumeViews
 
-    z, y, x = size
     return VolumeViews((z, y, x), count=VIEWS)
 
 

@@ -41,13 +41,14 @@ __all__ = [
 EVENT_WINDOW_S = 5.0
 LABEL_WINDOW_S = 10.0
 LARGEST_CROP = {"cpu": 64, "gpu": 128}
+LARGEST_CLIP = (16, 112, 112)
 SMALL_VOLUME = 64
 _SIDE = re.compile(r"(?i)(?<![a-z])(left|right|l|r)(?![a-z])")
 _OPTIM = Optim(lr=1e-3, weight_decay=0.01)
 
 
 def default_encoder(info: CohortInfo, channels: int, target: Target) -> Encoder:
-    """Trained from scratch when nothing else is asked for: ResEnc for volumes, ResNet1d for signals."""
+    """Trained from scratch when nothing else is asked for: ResEnc for volumes and video, ResNet1d for signals."""
     if info.kind == "signal":
         from medssl.encoders.resnet1d import ResNet1d
 
@@ -78,8 +79,8 @@ def choose_size(encoder: Encoder, target: Target, settings: FinetuneSettings) ->
     elif info.kind == "signal":
         wanted = [window_samples(target, settings)]
     else:
-        most = LARGEST_CROP["cpu" if is_cpu(settings.accelerator) else "gpu"]
-        wanted = [min(n, most) for n in shape]
+        most = LARGEST_CLIP if info.kind == "video" else (LARGEST_CROP["cpu" if is_cpu(settings.accelerator) else "gpu"],) * 3
+        wanted = [min(n, m) for n, m in zip(shape, most, strict=True)]
     return tuple(
         max(math.ceil(math.ceil(w) / d), math.ceil(m / d)) * d
         for w, d, m in zip(wanted, encoder.divisor, encoder.minimum, strict=True)
@@ -212,8 +213,8 @@ def class_weights(target: Target, items: NDArray[np.int64]) -> tuple[float, ...]
 def augmentation_for(target: Target, size: tuple[int, ...]) -> Views:
     """Random changes that keep the label true.
 
-    Volumes are oriented, so only left and right change places, and not where a class is a side. Windows around an event
-    keep it in their middle and in sight.
+    Volumes are oriented, so only left and right change places, and not where a class is a side; of video nothing
+    changes places. Windows around an event keep it in their middle and in sight.
     """
     if target.cohort.info.kind == "volume":
         from medssl.views.volume import VolumeViews
@@ -222,6 +223,11 @@ def augmentation_for(target: Target, size: tuple[int, ...]) -> Views:
         sided = any(_SIDE.search(name) for name in target.classes)
         z, y, x = size
         return VolumeViews((z, y, x), count=1, augmentation=VolumeAugmentation(flip=(0.0, 0.0, 0.0 if sided else 0.5)))
+    if target.cohort.info.kind == "video":
+        from medssl.views.clip import ClipViews
+
+        frames, height, width = size
+        return ClipViews((frames, height, width), count=1)
     from medssl.views.signal import SignalViews
     from medssl.views.signal_augment import SignalAugmentation
 

@@ -96,7 +96,7 @@ def level_of(target: Target, settings: FinetuneSettings) -> Unit:
         )
     level: Unit = target.level if asked == "auto" else asked
     if level == "window" and target.cohort.info.kind != "signal":
-        raise ConfigError("level window is for signals; volumes are decided on level recording or patient")
+        raise ConfigError("level window is for signals; volumes and video are decided on level recording or patient")
     if settings.aggregate == "attention" and not (
         target.task == "classification" and target.source == "label" and level != "window"
     ):

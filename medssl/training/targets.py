@@ -105,6 +105,11 @@ def resolve_target(cohort: Cohort, task: Task, target: str) -> Target:
     """
     name, _, only = target.partition(":")
     info = cohort.info
+    if task == "segmentation" and info.kind == "video":
+        raise ConfigError(
+            "segmentation of video is not supported yet: masks are known in single frames only, and all others would "
+            "be learned as background; classification and regression are"
+        )
     if task == "segmentation" and name in info.masks:
         found = _masks(cohort, name)
     elif task == "classification" and info.labels.get(name) in ("class", "multilabel", "number"):

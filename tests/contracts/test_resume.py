@@ -20,7 +20,7 @@ from medssl.training.pretrain import pretrain, resume
 from medssl.training.settings import TrainSettings
 
 METHODS, _ = every_case()
-CHANNELS = {"volume": 1, "signal": 2}
+CHANNELS = {"volume": 1, "signal": 2, "video": 1}
 CASES = [
     pytest.param(case, id=f"{name}-{variant}")
     for name, variants in METHODS.items()

@@ -11,6 +11,7 @@ import yaml
 from medssl import resources
 from medssl.cli import main
 from medssl.synth.ecg import write_ecg
+from medssl.synth.echo_files import write_echonet
 from medssl.synth.volumes import write_volumes
 
 SHORT = [
@@ -31,13 +32,15 @@ def described(name: str) -> dict[str, object]:
 
 
 OF_SIGNALS = ("SignalViews", " on ECG", " on EEG")
-OF_VIDEO = "ClipViews"  # left out until there is a synthetic cohort of this kind
+OF_VIDEO = "ClipViews"
 
-NAMES = [
-    n
-    for n in resources.names("configs")
-    if "method" in described(n) and not n.endswith("_gpu") and OF_VIDEO not in str(described(n))
-]
+NAMES = [n for n in resources.names("configs") if "method" in described(n) and not n.endswith("_gpu")]
+
+
+def kind_of(name: str) -> str:
+    """Which of the cohorts a configuration is for."""
+    text = resources.find("configs", name).read_text(encoding="utf-8")
+    return "video" if OF_VIDEO in text else "signal" if any(word in text for word in OF_SIGNALS) else "volume"
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,7 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("synthetic")
     volumes = write_volumes(folder / "volumes", patients=5, seed=1, shape=(24, 32, 32))
     ecg = write_ecg(folder / "ecg", patients=5, seed=1, seconds=12, rate_hz=250)
+    echo = write_echonet(folder / "echo", patients=5, seed=1, frames=24)
     with pytest.MonkeyPatch.context() as patch:
         key = folder / "pseudonym.key"
         key.write_text("0123456789abcdef" * 4)
@@ -54,15 +58,15 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for recipe, raw, name, *options in (
             ("msd", volumes, "volume", "--options", "modality=ct"),
             ("mitbih", ecg, "signal"),
+            ("echonet_dynamic", echo, "video"),
         ):
             assert main(["prepare", recipe, str(raw), str(folder / name), *options, "--workers", "0"]) == 0
-    return {name: folder / name for name in ("volume", "signal")}
+    return {name: folder / name for name in ("volume", "signal", "video")}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps(name: str, cohorts: dict[str, Path], tmp_path: Path) -> None:
-    signal = any(word in resources.find("configs", name).read_text(encoding="utf-8") for word in OF_SIGNALS)
-    cohort, out = cohorts["signal" if signal else "volume"], tmp_path / "run"
+    cohort, out = cohorts[kind_of(name)], tmp_path / "run"
     assert main(["pretrain", "--config", name, "--cohort", str(cohort), "--out", str(out), *SHORT]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["steps"] == 2 and summary["skipped_steps"] == 0
