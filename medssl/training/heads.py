@@ -79,7 +79,11 @@ def choose_size(encoder: Encoder, target: Target, settings: FinetuneSettings) ->
     elif info.kind == "signal":
         wanted = [window_samples(target, settings)]
     else:
-        most = LARGEST_CLIP if info.kind == "video" else (LARGEST_CROP["cpu" if is_cpu(settings.accelerator) else "gpu"],) * 3
+        most = (
+            LARGEST_CLIP
+            if info.kind == "video"
+            else (LARGEST_CROP["cpu" if is_cpu(settings.accelerator) else "gpu"],) * 3
+        )
         wanted = [min(n, m) for n, m in zip(shape, most, strict=True)]
     return tuple(
         max(math.ceil(math.ceil(w) / d), math.ceil(m / d)) * d
