@@ -106,6 +106,8 @@ class VideoViT(TokenEncoder):
         size = tuple(x.shape[2:])
         if self.pool == "cls":
             pooled = encoded[:, 0].float()
+        elif not self._lengthened(size):
+            pooled = patches.float().mean(1)
         else:
             share = self.shares(size).to(x.device)
             pooled = (patches.float() * share.unsqueeze(-1)).sum(1) / share.sum()
@@ -117,7 +119,7 @@ class VideoViT(TokenEncoder):
         L = ⌈T / p⌉ ⌈H / p⌉ ⌈W / p⌉; sizes need not be multiples of the patch.
         """
         size = tuple(x.shape[2:])
-        if torch.compiler.is_exporting() or any(s % p for s, p in zip(size, self.patch, strict=True)):
+        if self._lengthened(size):
             x, _ = padded(x, self.patch)
         patches: Tensor = self.patch_embed(x).flatten(2).transpose(1, 2)
         return patches + self.codes(self.grid_of(size)).to(patches)
@@ -161,6 +163,10 @@ class VideoViT(TokenEncoder):
         blocks = [(f"blocks.{i}.",) for i in range(self.depth - 1)]
         entry = ("patch_embed.", "cls_token", "reg_token", "pos_embed")
         return parameters_by_prefix(self, [entry, *blocks, (f"blocks.{self.depth - 1}.", "norm.")])
+
+    def _lengthened(self, size: tuple[int, ...]) -> bool:
+        """Whether an input has to be lengthened; a file for any size takes that way always."""
+        return torch.compiler.is_exporting() or any(s % p for s, p in zip(size, self.patch, strict=True))
 
     def _sines(self, grid: tuple[int, ...]) -> Tensor:
         width = self.out_dim
