@@ -86,10 +86,9 @@ def motion(frames: NDArray[np.uint8], keep: NDArray[np.bool_]) -> NDArray[np.flo
 def find_sector(moments: Moments, *, closing: int = CLOSING) -> NDArray[np.bool_]:
     """The part of the picture that shows ultrasound.
 
-    Moving pixels, and those that hardly move where nearly all around do, are joined over gaps of ``closing``; the
-    largest group of them is taken, and its convex hull; where
-    the hull's straight edges meet above it, the hull is cut to that fan. Rows at the top and bottom that do not move
-    are outside by construction.
+    Moving pixels, and those that hardly move where nearly all around do, are joined over gaps of ``closing``. The
+    largest group is taken, and its convex hull, cut to a fan where the hull's straight edges meet above it. Rows at
+    the top and bottom that do not move are outside by construction.
 
     Args:
         moments: of a clip.
