@@ -46,7 +46,8 @@ def _comparison(summary: Entry) -> str:
 def _untested(summary: Entry) -> str:
     if all(c["interval"] != "not estimable" for c in summary["comparisons"]):
         return "No comparison could be tested; see the failed cells."
-    target, title = summary["target"], info_of(summary["metric"]).title
+    title = info_of(summary["metric"]).title
+    target, _, _ = summary["target"].partition(":")  # it may have been restricted to some classes already
     return (
         f"No comparison could be tested: a class occurs in too few of the test patients for an interval of {title}. "
         f"Hold out more patients, or compare the frequent classes alone (--target {target}:A,B); the means stand below."

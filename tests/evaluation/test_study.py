@@ -147,10 +147,11 @@ def test_a_passed_test_alone_is_no_claim(low: float | None, high: float | None, 
     assert "No encoder differed reliably" in told and f"p = 0.030; it passes the test, but {why}" in told
 
 
-def test_a_class_too_rare_to_test_is_said_to_be_the_reason() -> None:
+@pytest.mark.parametrize("target", ["dx", "dx:AF,PVC,STD"])
+def test_a_class_too_rare_to_test_is_said_to_be_the_reason(target: str) -> None:
     comparison = {"encoder": "voco", "baseline": "scratch", "budget": "2", "p_holm": None, "interval": "not estimable"}
     told = verdict(
-        {"comparisons": [comparison], "results": [], "metric": "macro_f1", "target": "dx", "repeats": 5,
+        {"comparisons": [comparison], "results": [], "metric": "macro_f1", "target": target, "repeats": 5,
          "planning": {"n_test_patients": 25}, "failed": []}
     )  # fmt: skip
     assert "a class occurs in too few of the test patients" in told and "--target dx:A,B" in told
