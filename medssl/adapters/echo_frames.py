@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.adapters.echo_clip import DEFAULT_RATE_HZ, MOST_BYTES, Clip
+from medssl.adapters.png import read_png
 from medssl.adapters.recording import Recording, sha256_of
 from medssl.errors import UnreadableRecording
 
@@ -79,16 +80,7 @@ def _numbers(path: Path) -> list[int]:
 
 def _read_frame(path: Path) -> NDArray[np.uint8]:
     """(Y, X) or (Y, X, 3); transparency is left out, 16 bits become 8."""
-    import SimpleITK
-
-    if not path.is_file():
-        raise UnreadableRecording("it is a folder" if path.is_dir() else "it does not exist", path)
-    if path.stat().st_size == 0:
-        raise UnreadableRecording("the file is empty", path)
-    try:
-        frame = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="PNGImageIO"))
-    except RuntimeError as error:
-        raise UnreadableRecording("it is damaged, or no PNG of grey values or colours", path) from error
+    frame = read_png(path)
     if frame.ndim == 3:
         frame = frame[..., 0] if frame.shape[-1] == 2 else frame[..., :3]
     return np.ascontiguousarray(frame >> 8 if frame.dtype == np.uint16 else frame, dtype=np.uint8)

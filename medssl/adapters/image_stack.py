@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.adapters.png import read_png
 from medssl.adapters.recording import Recording, sha256_of
 from medssl.errors import UnreadableRecording
 
@@ -52,16 +53,7 @@ def read_image_stack(files: Path | str | Sequence[Path | str]) -> Recording:
 
 def _read_slice(path: Path) -> tuple[NDArray[Any], bool]:
     """(Y, X) and whether the file was a colour file."""
-    import SimpleITK
-
-    if not path.is_file():
-        raise UnreadableRecording("it is a folder" if path.is_dir() else "it does not exist", path)
-    if path.stat().st_size == 0:
-        raise UnreadableRecording("the file is empty", path)
-    try:
-        plane = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="PNGImageIO"))
-    except RuntimeError as error:
-        raise UnreadableRecording("it is damaged, or no PNG of grey values or colours", path) from error
+    plane = read_png(path)
     if plane.ndim == 2:
         return plane, False
     if plane.ndim != 3 or plane.shape[-1] != 3:

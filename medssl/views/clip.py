@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medssl.errors import CohortError, ConfigError
-from medssl.views.base import Sample, Views
+from medssl.views.base import Sample
 from medssl.views.clip_augment import ClipAugmentation, apply_intensity, apply_spatial, draw_parameters
 from medssl.views.clip_crops import Crop, crop_box, resized_frames
 from medssl.views.clip_frames import repeated_frames, start_count
+from medssl.views.spatial import SpatialViews
 
 if TYPE_CHECKING:
     from medssl.cohort import Reader
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ClipViews"]
 
 
-class ClipViews(Views):
+class ClipViews(SpatialViews):
     """Clips of one video, each augmented for itself; crop and augmentation are the same in all frames of a clip.
 
     A video that is shorter than a clip repeats its last frame.
@@ -86,34 +87,17 @@ class ClipViews(Views):
         x = np.stack([self._read(reader, f, b) for f, b in zip(frames, boxes, strict=True)])
         return {**reader.input_fields(), "x": x, "frames": np.stack(frames), "boxes": np.stack(boxes)}
 
-    def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment every clip for itself: (N, C, *size) → (N, C, *size), in the type of ``x``."""
-        return self.apply(x, self.draw_parameters(tuple(x.shape), generator))
-
-    def augment_aligned(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See ``Views.augment_aligned``: flip, rotation and scaling stay in both."""
-        parameters = self.draw_parameters(tuple(x.shape), generator)
-        moved = apply_spatial(x, parameters)
-        return apply_intensity(moved, parameters), moved
-
-    def augment_pair(self, x: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Augment clips and their masks alike: spatial transforms on both, intensities on clips only.
-
-        Args:
-            x: (N, C, *size), float.
-            mask: (N, 1, *size) labels of any type, moved by nearest neighbour.
-            generator: on the device of both.
-        """
-        parameters = self.draw_parameters(tuple(x.shape), generator)
-        return self.apply(x, parameters), apply_spatial(mask, parameters, nearest=True)
-
     def draw_parameters(self, shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """What ``apply`` needs for a batch of that shape; keep it to replay the views."""
         return draw_parameters(shape[0], self.augmentation, generator)
 
-    def apply(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """Transform (N, C, *size) as the parameters say; the same parameters give the same result."""
-        return apply_intensity(apply_spatial(x, parameters), parameters)
+    def move(self, x: Tensor, parameters: dict[str, Tensor], *, nearest: bool = False) -> Tensor:
+        """See ``SpatialViews.move``: flip, rotation and scaling, the same in all frames."""
+        return apply_spatial(x, parameters, nearest=nearest)
+
+    def tint(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """See ``SpatialViews.tint``."""
+        return apply_intensity(x, parameters)
 
     def _step(self, reader: Reader) -> float:
         """Frames of this video from one frame of a clip to the next."""

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.views.base import Sample, Views
+from medssl.views.base import Sample
 from medssl.views.batch_style import VolumeStyle
 from medssl.views.placement import Start, centred_start, covered, nearby_start, read_crops, uniform_start
 from medssl.views.resized import read_resized
+from medssl.views.spatial import SpatialViews
 from medssl.views.volume_augment import STYLE, VolumeAugmentation, apply_intensity, apply_spatial, draw_parameters
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["VolumeViews"]
 
 
-class VolumeViews(Views):
+class VolumeViews(SpatialViews):
     """Crops of one volume that overlap, each augmented for itself.
 
     The first crop lies anywhere, or about a voxel of the body; the others share at least ``min_overlap`` of their
@@ -72,34 +73,17 @@ class VolumeViews(Views):
         style = {} if self.batch_style is None else self.batch_style.fields(reader, extent, self.size)
         return {**reader.input_fields(), **style, "x": self._read(reader, starts, extent), "starts": np.stack(starts)}
 
-    def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment every row for itself: (N, C, *size) → (N, C, *size), in the type of ``x``."""
-        return self.apply(x, self.draw_parameters(tuple(x.shape), generator))
-
-    def augment_aligned(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See ``Views.augment_aligned``: flips, turns, rotation and scaling stay in both."""
-        parameters = self.draw_parameters(tuple(x.shape), generator)
-        moved = apply_spatial(x, parameters)
-        return apply_intensity(moved, parameters), moved
-
-    def augment_pair(self, x: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Augment images and their masks alike: spatial transforms on both, intensities on images only.
-
-        Args:
-            x: (N, C, *size), float.
-            mask: (N, 1, *size) labels of any type, moved by nearest neighbour.
-            generator: on the device of both.
-        """
-        parameters = self.draw_parameters(tuple(x.shape), generator)
-        return self.apply(x, parameters), apply_spatial(mask, parameters, nearest=True)
-
     def draw_parameters(self, shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """What ``apply`` needs for a batch of that shape; keep it to replay the views."""
         return self._jittered_alike(draw_parameters(shape, self.augmentation, generator), STYLE)
 
-    def apply(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """Transform (N, C, *size) as the parameters say; the same parameters give the same result."""
-        return apply_intensity(apply_spatial(x, parameters), parameters)
+    def move(self, x: Tensor, parameters: dict[str, Tensor], *, nearest: bool = False) -> Tensor:
+        """See ``SpatialViews.move``: flips, turns, rotation and scaling."""
+        return apply_spatial(x, parameters, nearest=nearest)
+
+    def tint(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """See ``SpatialViews.tint``."""
+        return apply_intensity(x, parameters)
 
     def _extent(self, reader: Reader) -> tuple[int, ...]:
         """Voxels of this volume that one crop covers."""
