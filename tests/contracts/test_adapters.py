@@ -40,7 +40,8 @@ ENTRIES: dict[str, tuple[Adapter, list[str], dict[str, Any]]] = {
 
 INNER = {
     "read_array", "read_dataset", "read_dicom_waveforms", "read_echo_dicom", "read_edf_header", "read_header",
-    "read_png", "read_segmentation", "read_series", "read_stream", "read_table", "read_wfdb", "read_with_mne", "read_xml_ecg",
+    "read_png", "read_segmentation", "read_series", "read_stream", "read_table", "read_wfdb", "read_with_mne",
+    "read_xml_ecg",
 }  # fmt: skip
 """Parts of the above, each for one format, which the above call."""
 
