@@ -156,6 +156,7 @@ class Reader:
 
     Attributes:
         cohort, row: where it stands.
+        kind: of its cohort.
         patient, recording: pseudonyms.
         shape: (Z, Y, X), (T, Y, X) for video, or (T,); without channels.
         channels: names in array order.
@@ -183,6 +184,10 @@ class Reader:
         if "record" in self.__dict__:
             return self.record[name]
         return self.cohort.table.column(name)[self.row].as_py()
+
+    @property
+    def kind(self) -> str:
+        return self.cohort.info.kind
 
     @property
     def patient(self) -> str:

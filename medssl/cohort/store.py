@@ -181,7 +181,7 @@ def open_array(location: Path | str, context: Any = None) -> Any:
         CohortError: missing or damaged.
     """
     ts = _tensorstore()
-    kvstore: Any = {"driver": "file", "path": f"{location}/"} if "://" not in str(location) else f"{location}/"
+    kvstore: Any = _files(location) if "://" not in str(location) else f"{location}/"
     specification = {
         "driver": "zarr3",
         "kvstore": kvstore,
@@ -262,9 +262,13 @@ def create_array(
         # bytes of grey levels compress as they are; their bits apart do not
         "codecs": _codecs(dtype, chunk, profile, shuffle=list(axes) != list("ctyx")),
     }
-    kvstore = {"driver": "file", "path": f"{folder}/"}
-    specification = {"driver": "zarr3", "kvstore": kvstore, "metadata": metadata}
+    specification = {"driver": "zarr3", "kvstore": _files(folder), "metadata": metadata}
     return _tensorstore().open(specification, create=True, open=False, context=_write_context()).result()
+
+
+def _files(folder: Path | str) -> dict[str, str]:
+    """A folder for tensorstore, which refuses paths with ``..`` in them."""
+    return {"driver": "file", "path": f"{Path(folder).resolve()}/"}
 
 
 def _write_context() -> Any:

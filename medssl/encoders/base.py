@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,12 +114,13 @@ class InputSpec:
     """What an encoder was trained on; fine-tuning and prediction re-apply it.
 
     Attributes:
-        kind: ``"volume"`` or ``"signal"``.
+        kind: ``"volume"``, ``"signal"`` or ``"video"``.
         channels: channel names in order.
         size: crop (z, y, x) or window (samples) used in training.
         spacing_mm: voxel size (z, y, x) of the prepared volumes.
         rate_hz: rate of the prepared signals.
         preparation: full preparation settings of the cohort (``cohort.json["preparation"]``).
+        others: of further cohorts, of other kinds or voxel sizes, that one encoder was trained on together.
     """
 
     kind: str
@@ -128,6 +129,19 @@ class InputSpec:
     spacing_mm: tuple[float, ...] | None = None
     rate_hz: float | None = None
     preparation: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[InputSpec, ...] = ()
+
+    @classmethod
+    def of_plain(cls, fields: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> InputSpec:
+        """From what JSON holds; unknown fields are refused."""
+        values = dict(fields)
+        for key in ("channels", "size", "spacing_mm"):
+            values[key] = tuple(values[key]) if values.get(key) is not None else None
+        return cls(**values, others=tuple(cls.of_plain(other) for other in others))
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON, without ``others``."""
+        return {key: value for key, value in asdict(self).items() if key != "others"}
 
 
 def save_encoder(encoder: Encoder, folder: Path, inputs: InputSpec, provenance: Mapping[str, Any]) -> None:
@@ -140,9 +154,11 @@ def save_encoder(encoder: Encoder, folder: Path, inputs: InputSpec, provenance: 
     about = {
         "format_version": FORMAT_VERSION,
         "encoder": spec(encoder),
-        "input": asdict(inputs),
+        "input": inputs.plain(),
         "provenance": dict(provenance),
     }
+    if inputs.others:
+        about["further_inputs"] = [other.plain() for other in inputs.others]
     (folder / "encoder.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
@@ -189,10 +205,7 @@ def load_encoder(source: str | Path) -> tuple[Encoder, InputSpec]:
         encoder.load_state_dict(load_file(folder / "encoder.safetensors"), strict=True)
     except (RuntimeError, OSError, SafetensorError) as error:
         raise CheckpointError(f"the weights in '{folder}' do not fit their encoder: {error}") from error
-    fields = dict(about["input"])
-    for key in ("channels", "size", "spacing_mm"):
-        fields[key] = tuple(fields[key]) if fields.get(key) is not None else None
-    return encoder, InputSpec(**fields)
+    return encoder, InputSpec.of_plain(about["input"], about.get("further_inputs", ()))
 
 
 def with_channels(specification: Mapping[str, Any], channels: int) -> dict[str, Any]:

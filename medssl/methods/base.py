@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning
 import numpy as np
@@ -18,15 +18,18 @@ from medssl.encoders.base import Encoder
 from medssl.encoders.seeding import seeded
 from medssl.objectives.weighting import PairWeighting
 from medssl.optim import Optim, configure
-from medssl.views.base import Batch, Sample
+from medssl.views.base import Batch, Drawable, Sample
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medssl.cohort import Cohort, CohortInfo, Reader
+    from medssl.cohort import CohortInfo, Reader
     from medssl.heads.decoder import Decoder
 
 __all__ = ["Losses", "Method", "Readable"]
+
+Readable = Drawable
+"""What a run reads; a batch's ``row`` counts its ``places``."""
 
 
 @dataclass
@@ -42,23 +45,6 @@ class Losses:
     total: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
     embeddings: Tensor | None = None
-
-
-class Readable(Protocol):
-    """What a run reads.
-
-    Attributes:
-        cohorts: one or several of a kind.
-        places: (cohort, manifest row) of every recording; a batch's ``row`` counts these.
-        manifest: their manifest rows.
-    """
-
-    @property
-    def cohorts(self) -> Sequence[Cohort]: ...
-    @property
-    def places(self) -> Sequence[tuple[int, int]]: ...
-    @property
-    def manifest(self) -> pd.DataFrame: ...
 
 
 class Method(lightning.LightningModule, Configurable, ABC):
@@ -88,6 +74,15 @@ class Method(lightning.LightningModule, Configurable, ABC):
     @abstractmethod
     def input_size(self) -> tuple[int, ...]:
         """Crop or window that the encoder sees."""
+
+    @property
+    def mixes(self) -> bool:
+        """Trains on cohorts of several kinds together. Default: no."""
+        return False
+
+    def size_for(self, kind: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Crop or window that the encoder sees of such a recording. Default: ``input_size``."""
+        return self.input_size
 
     @property
     def exported(self) -> Encoder:

@@ -24,10 +24,12 @@ __all__ = ["Clustering"]
 class Clustering(JointEmbedding):
     """Clustering (SwAV, NeurIPS 2020, DINO, ICCV 2021, and relatives): a view's cluster is predicted from another view.
 
-    Serves volumes and signals alike. The projection head is the objective's as published: two layers with batch
-    normalisation (SwAV), or three with GELU and none (those with a teacher).
+    Serves volumes, video and signals alike, several kinds of them together (``ViewsByKind``), and small crops beside
+    large ones (``MultiCrop``): all are predicted, the large ones alone are assigned. The projection head is the
+    objective's as published: two layers with batch normalisation (SwAV), or three with GELU and none (those with a
+    teacher).
 
-    Shapes: views (V, B, C, *size) → embeddings (V, B, projector out) → objective.
+    Shapes: views (V, B, C, *size), small ones (W, B, C, *smaller) → embeddings (V + W, B, projector out) → objective.
 
     Args:
         encoder: what is trained; its pooled features are projected.
@@ -44,6 +46,7 @@ class Clustering(JointEmbedding):
     """
 
     family: ClassVar[Family] = "clustering"
+    multi_crop: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class JointEmbedding(OfViews):
     """
 
     family: ClassVar[Family]
+    multi_crop: ClassVar[bool] = False  # views of other sizes may be predicted beside those that targets come from
 
     def __init__(
         self,
@@ -100,6 +101,7 @@ class JointEmbedding(OfViews):
 
     def prepare(self, source: Readable, *, batch: int) -> None:
         """See ``Method.prepare``: memory of single recordings; all must have the label that is asked for."""
+        super().prepare(source, batch=batch)
         if self.label is not None and source.manifest is not None:
             _require_label(source.manifest, self.label)
         self.objective.remember(len(source.places))
@@ -114,11 +116,12 @@ class JointEmbedding(OfViews):
         return {**sample, "label": _label(reader, self.label, continuous=self.objective.continuous)}
 
     def loss(self, batch: Batch) -> Losses:
-        """Augment, encode and project all views in one pass, then the objective."""
+        """Augment, encode all views of a size in one pass, project all, then the objective."""
         self._refuse_few(batch)
-        views = self.views(batch, self.generator)
-        rows = self.embed(views.flatten(0, 1))
-        output = self.output(rows.unflatten(0, views.shape[:2]), views, batch)
+        crops = self.views.crops(batch, self.generator)
+        views = crops[0]
+        rows = self.embed_sizes([each.flatten(0, 1) for each in crops])
+        output = self.output(rows.unflatten(0, (-1, views.shape[1])), views, batch)
         total, terms = output.loss, {k: v.detach() for k, v in output.logs.items()}
         if self.weighting is not None:
             terms |= self.weighting.logs()
@@ -133,13 +136,20 @@ class JointEmbedding(OfViews):
 
         Args:
             embeddings: (K, N, D) of the student.
-            views: (K, N, C, *size) network input.
+            views: (V, N, C, *size) network input of the first V ≤ K of them, which are of one size.
             batch: as drawn.
         """
 
     def embed(self, rows: Tensor) -> Tensor:
         """(N, C, *size) → (N, D), float32."""
         embedded: Tensor = self.projector(self.encoder(rows).pooled)
+        return embedded.float()
+
+    def embed_sizes(self, rows: list[Tensor]) -> Tensor:
+        """(N, C, *size) of each size → (ΣN, D), float32; all go through the head together, for its statistics."""
+        if len(rows) == 1:
+            return self.embed(rows[0])
+        embedded: Tensor = self.projector(torch.cat([self.encoder(each).pooled for each in rows]))
         return embedded.float()
 
     @torch.no_grad()
@@ -196,6 +206,8 @@ class JointEmbedding(OfViews):
                 f"{name} is an objective of the {objective.family} family; {type(self).__name__} takes those of the "
                 f"{self.family} family (`medssl list objectives`)"
             )
+        if not self.multi_crop and any(len(family.sizes) > 1 for family in self.views.families):
+            raise ConfigError(f"{type(self).__name__} compares views of one size; leave MultiCrop to Clustering")
         if self.views.count < objective.min_views:
             raise ConfigError(
                 f"{name} compares at least {objective.min_views} views; set the views' count, now {self.views.count}"

@@ -50,8 +50,9 @@ class TokenDecoder(nn.Module):
         super().__init__()
         self.enter = nn.Linear(width, hidden)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, hidden))
-        codes = STRENGTH * sine_positions(grid, hidden, slowest=float(max(grid)))
-        self.register_buffer("positions", codes, persistent=False)
+        self.grid = grid
+        self._others: dict[tuple[int, ...], Tensor] = {}
+        self.register_buffer("positions", _codes(grid, hidden), persistent=False)
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 hidden, heads, 4 * hidden, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
@@ -63,23 +64,34 @@ class TokenDecoder(nn.Module):
         self.apply(_initialise)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, encoded: Tensor, places: Tensor) -> Tensor:
+    def forward(self, encoded: Tensor, places: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
         """What every patch shows.
 
         Args:
             encoded: (B, K, D) of the patches that were seen.
             places: (B, K) int64 where they lie among the L.
+            grid: patches along each axis where they are not those it was made for.
 
         Returns:
             (B, L, out).
         """
         seen = self.enter(encoded)
-        tokens = self.mask_token.to(seen.dtype).expand(len(seen), len(self.positions), -1)
-        tokens = tokens.scatter(1, places.unsqueeze(-1).expand_as(seen), seen) + self.positions
+        positions = self.codes(grid or self.grid)
+        tokens = self.mask_token.to(seen.dtype).expand(len(seen), len(positions), -1)
+        tokens = tokens.scatter(1, places.unsqueeze(-1).expand_as(seen), seen) + positions
         for block in self.blocks:
             tokens = block(tokens)
         told: Tensor = self.leave(self.norm(tokens))
         return told
+
+    def codes(self, grid: tuple[int, ...]) -> Tensor:
+        """Codes of all places of a grid, (L, hidden); those of other grids are made once each."""
+        if grid == self.grid:
+            return self.positions
+        known = self._others.get(grid)
+        if known is None or known.device != self.positions.device:
+            known = self._others[grid] = _codes(grid, self.positions.shape[1]).to(self.positions.device)
+        return known
 
 
 class MaskedAutoencoder(MaskedReconstruction):
@@ -136,13 +148,16 @@ class MaskedAutoencoder(MaskedReconstruction):
             encoder, views, patch=encoder.patch, target=target, min_token_std=min_token_std,
             ignore_background=ignore_background, optim=optim or Optim(lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95)),
         )  # fmt: skip
-        self.mask_ratio = MASK_RATIOS[_kind(views)] if mask_ratio == "auto" else float(mask_ratio)
-        if not 0 < self.mask_ratio < 1 or mask_kind not in ("random", "tube", "block"):
+        self.mask_ratio: float | None = None if mask_ratio == "auto" else float(mask_ratio)
+        given = 0.5 if self.mask_ratio is None else self.mask_ratio
+        if not 0 < given < 1 or mask_kind not in ("random", "tube", "block"):
             raise ConfigError(
                 "MaskedAutoencoder takes a mask_ratio between 0 and 1 and a mask_kind of random, tube or block, not "
                 f"{mask_ratio} and {mask_kind}"
             )
-        self.group = self._group(mask_kind, block)
+        self.mask_kind, self.block = mask_kind, block
+        for family in views.families:
+            self.group_of(encoder.grid_of(family.size))
         if decoder_width % decoder_heads or decoder_width % 2 or decoder_width < 2 * encoder.dims or decoder_depth < 1:
             raise ConfigError(
                 f"MaskedAutoencoder's decoder needs an even width that is a multiple of its heads and at least one "
@@ -156,32 +171,43 @@ class MaskedAutoencoder(MaskedReconstruction):
     def loss(self, batch: Batch) -> Losses:
         """Hide, encode what is left, decode, and compare what was hidden."""
         rows, counted = self.rows(batch)
-        hidden = random_mask(len(rows), self.grid, self.mask_ratio, self.generator, group=self.group).flatten(1)
-        seen = visible_cells(self.grid, self.mask_ratio, group=self.group)
+        family = self.views.family_of(batch)
+        grid, ratio = self.encoder.grid_of(family.size), self.ratio_of(family)
+        group = self.group_of(grid)
+        hidden = random_mask(len(rows), grid, ratio, self.generator, group=group).flatten(1)
+        seen = visible_cells(grid, ratio, group=group)
         places = hidden.to(torch.uint8).argsort(stable=True, dim=1)[:, :seen]
         tokens = self.encoder.tokens(rows)
         encoded = self.encoder.encode(tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])))
         encoded = encoded[:, self.encoder.leading :]
-        prediction = self.decoder(encoded, places)
-        total, terms = self.score(prediction, rows, hidden, counted)
+        prediction = self.decoder(encoded, places, grid)
+        total, terms = self.score(prediction, rows, hidden, counted, family.size)
         return Losses(total, terms, encoded.detach().float().mean(1))
 
-    def _group(self, kind: str, block: int | tuple[int, ...]) -> tuple[int, ...]:
+    def ratio_of(self, family: Views) -> float:
+        """Share of patches that are hidden of what a family cuts."""
+        return MASK_RATIOS[_kind(family)] if self.mask_ratio is None else self.mask_ratio
+
+    def group_of(self, grid: tuple[int, ...]) -> tuple[int, ...]:
         """Patches along each axis that are hidden together."""
-        axes = len(self.grid)
-        if kind == "tube":
-            if axes == 1 or torch.Size(self.grid[1:]).numel() < 2:
+        axes = len(grid)
+        if self.mask_kind == "tube":
+            if axes == 1 or torch.Size(grid[1:]).numel() < 2:
                 raise ConfigError(
-                    f"tubes run through all frames, and a grid of {self.grid} patches has only one; choose random or "
-                    "block for mask_kind"
+                    f"tubes run through all frames, and a grid of {grid} patches has only one; choose random or block "
+                    "for mask_kind"
                 )
-            return (self.grid[0], *(1,) * (axes - 1))
-        edges = per_axis(block, axes, "the block") if kind == "block" else (1,) * axes
-        if all(edge >= g for edge, g in zip(edges, self.grid, strict=True)):
+            return (grid[0], *(1,) * (axes - 1))
+        edges = per_axis(self.block, axes, "the block") if self.mask_kind == "block" else (1,) * axes
+        if all(edge >= g for edge, g in zip(edges, grid, strict=True)):
             raise ConfigError(
-                f"a block of {edges} patches hides all of a grid of {self.grid}; choose a smaller one for block"
+                f"a block of {edges} patches hides all of a grid of {grid}; choose a smaller one for block"
             )
         return edges
+
+
+def _codes(grid: tuple[int, ...], hidden: int) -> Tensor:
+    return STRENGTH * sine_positions(grid, hidden, slowest=float(max(grid)))
 
 
 def _kind(views: Views) -> str:

@@ -60,30 +60,15 @@ class MaskedReconstruction(OfViews):
     ) -> None:
         super().__init__(encoder, optim)
         name = type(self).__name__
-        if len(views.size) != encoder.dims:
-            raise ConfigError(
-                f"{type(encoder).__name__} takes {encoder.dims} spatial axes but the views give {len(views.size)} "
-                f"({views.size})"
-            )
         if target not in ("token", "token_channel", "raw") or min_token_std < 0:
             raise ConfigError(
                 f"{name} takes a target of token, token_channel or raw, and a min_token_std of 0 or more, not {target}"
                 f" and {min_token_std}"
             )
-        if ignore_background and type(views).augment_aligned is Views.augment_aligned:
-            raise ConfigError(
-                f"{type(views).__name__} cannot tell where the background of an augmented view lies; set "
-                f"ignore_background of {name} to false"
-            )
-        grid = tuple(-(-s // p) for s, p in zip(views.size, patch, strict=True))
-        self.lengthens = any(s % p for s, p in zip(views.size, patch, strict=True))
-        takes_any = isinstance(encoder, TokenEncoder) and max(encoder.divisor) == 1
-        if (self.lengthens and not takes_any) or math.prod(grid) < 2:
-            raise ConfigError(
-                f"{name} hides patches of {tuple(patch)}; the views' size {views.size} must be a multiple of it with "
-                "more than one patch"
-            )
-        self.views, self.patch, self.grid = views, tuple(patch), grid
+        for family in views.families:
+            _refuse_views(name, encoder, family, patch, ignore_background)
+        self.views, self.patch = views, tuple(patch)
+        self.grid = _grid(views.size, patch)
         self.target, self.min_token_std, self.ignore_background = target, min_token_std, ignore_background
 
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
@@ -95,24 +80,31 @@ class MaskedReconstruction(OfViews):
         """Augmented views as rows (N, C, *size), lengthened to whole patches; which patches count (N, L), None: all."""
         if not self.ignore_background:
             return self._whole(self.views(batch, self.generator).flatten(0, 1)), None
-        augmented, clean = self.views.aligned(batch, self.generator)
+        family = self.views.family_of(batch)
+        augmented, clean = family.aligned(batch, self.generator)
         spatial = (1,) * len(self.grid)
         background = batch["background"].float().view(*batch["background"].shape, *spatial)
         # what is outside a volume or a sector is noisy air; a signal rests near its zero, so only the very value counts
-        share = 1e-6 if self.views.kind == "signal" else FILLED
+        share = 1e-6 if family.kind == "signal" else FILLED
         tolerance = share * (batch["input_range"][:, 1] - batch["input_range"][:, 0]).float().view(-1, 1, *spatial)
         filled = ((clean - background).abs() > tolerance).any(2, keepdim=True).flatten(0, 1)
         counted = patchify(self._whole(filled.float()), self.patch).mean(-1) >= FILLED
-        if self.views.kind == "video" and self.target != "raw":  # a patch that is the same all over has a target of 0
+        if family.kind == "video" and self.target != "raw":  # a patch that is the same all over has a target of 0
             cells = patchify(self._whole(clean.flatten(0, 1)), self.patch)
             counted &= cells.amax(-1) - cells.amin(-1) > tolerance.view(-1, 1).repeat(len(clean), 1)
         return self._whole(augmented.flatten(0, 1)), counted
 
     def _whole(self, rows: Tensor) -> Tensor:
-        return padded(rows, self.patch)[0] if self.lengthens else rows
+        """Rows lengthened to whole patches."""
+        return padded(rows, self.patch)[0] if _lengthened(rows.shape[2:], self.patch) else rows
 
     def score(
-        self, prediction: Tensor, rows: Tensor, hidden: Tensor, counted: Tensor | None
+        self,
+        prediction: Tensor,
+        rows: Tensor,
+        hidden: Tensor,
+        counted: Tensor | None,
+        size: Sequence[int] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Error of hidden patches, and named diagnostics.
 
@@ -124,14 +116,16 @@ class MaskedReconstruction(OfViews):
             rows: (N, C, *size) network input, of whole patches.
             hidden: (N, L) booleans, or (N, L, V) for single values.
             counted: (N, L) booleans, or None for all.
+            size: of the views, before they were lengthened; None takes ``input_size``.
         """
+        size = self.input_size if size is None else size
         tokens = patchify(rows, self.patch)
         target = patch_targets(
             tokens, channels=rows.shape[1], target=self.target, min_token_std=self.min_token_std
         )  # fmt: skip
         weights = None if counted is None else counted.float()
-        if self.lengthens:
-            own = self._own(rows)
+        if _lengthened(size, self.patch):
+            own = self._own(rows, size)
             weights = own if weights is None else own * weights.unsqueeze(-1)
         if hidden.ndim == 3:
             each = 1.0 if weights is None else weights if weights.ndim == 3 else weights.unsqueeze(-1)
@@ -149,9 +143,36 @@ class MaskedReconstruction(OfViews):
         }
         return error, terms
 
-    def _own(self, rows: Tensor) -> Tensor:
+    def _own(self, rows: Tensor, size: Sequence[int]) -> Tensor:
         """(N, L, V) 1 for values of the views, 0 for what lengthened them."""
-        own = rows.new_ones(1, rows.shape[1], *self.views.size)
-        longer = [n - s for n, s in zip(rows.shape[2:], self.views.size, strict=True)]
+        own = rows.new_ones(1, rows.shape[1], *size)
+        longer = [n - s for n, s in zip(rows.shape[2:], size, strict=True)]
         pads = [edge for more in reversed(longer) for edge in (0, more)]
         return patchify(functional.pad(own, pads), self.patch).expand(len(rows), -1, -1)
+
+
+def _grid(size: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
+    return tuple(-(-s // p) for s, p in zip(size, patch, strict=True))
+
+
+def _lengthened(size: Sequence[int], patch: Sequence[int]) -> bool:
+    return any(s % p for s, p in zip(size, patch, strict=True))
+
+
+def _refuse_views(name: str, encoder: Encoder, views: Views, patch: Sequence[int], ignore_background: bool) -> None:
+    if len(views.size) != encoder.dims:
+        raise ConfigError(
+            f"{type(encoder).__name__} takes {encoder.dims} spatial axes but the views give {len(views.size)} "
+            f"({views.size})"
+        )
+    if ignore_background and type(views).augment_aligned is Views.augment_aligned:
+        raise ConfigError(
+            f"{type(views).__name__} cannot tell where the background of an augmented view lies; set "
+            f"ignore_background of {name} to false"
+        )
+    takes_any = isinstance(encoder, TokenEncoder) and max(encoder.divisor) == 1
+    if (_lengthened(views.size, patch) and not takes_any) or math.prod(_grid(views.size, patch)) < 2:
+        raise ConfigError(
+            f"{name} hides patches of {tuple(patch)}; the views' size {views.size} must be a multiple of it with more "
+            "than one patch"
+        )

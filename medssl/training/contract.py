@@ -11,7 +11,7 @@ from medssl.cohort.volumes import MR_CODES
 from medssl.encoders.base import InputSpec
 from medssl.errors import ConfigError
 
-__all__ = ["Matched", "describe", "match_input", "settled_preparation"]
+__all__ = ["Matched", "match_input", "settled_preparation"]
 
 RATE_TOLERANCE = 0.01
 SPACING_TOLERANCE = 0.1
@@ -42,6 +42,9 @@ def match_input(
 ) -> Matched:
     """Compare a cohort with what an encoder was trained on.
 
+    One that was trained on several cohorts takes what one of them looked like. Where those of this kind had several
+    voxel sizes (or rates), it takes others too, which is noted.
+
     Args:
         inputs: of the encoder; None for one that is trained from scratch, which takes the cohort as it is.
         info: of the cohort.
@@ -54,9 +57,18 @@ def match_input(
     """
     if inputs is None:
         return Matched(None, info.channels)
-    if inputs.kind != info.kind:
-        raise ConfigError(f"the encoder was trained on {inputs.kind}s but {name} holds {info.kind}s")
-    notes = _physical(inputs, info, allow_mismatch, name)
+    known = (inputs, *inputs.others)
+    fitting = [each for each in known if each.kind == info.kind]
+    if not fitting:
+        kinds = " and ".join(dict.fromkeys(f"{each.kind}s" for each in known))
+        raise ConfigError(f"the encoder was trained on {kinds} but {name} holds {info.kind}s")
+    varied = len({(each.spacing_mm, each.rate_hz) for each in fitting}) > 1
+    exact = [each for each in fitting if not _problems(each, info) and each.channels == info.channels]
+    return _matched((exact or fitting)[0], info, allow_mismatch or varied, any_channels, name)
+
+
+def _matched(inputs: InputSpec, info: CohortInfo, allow: bool, any_channels: bool, name: str) -> Matched:
+    notes = _physical(inputs, info, allow, name)
     if inputs.channels == info.channels:
         return Matched(None, info.channels, notes)
     if any_channels:
@@ -78,7 +90,8 @@ def match_input(
     return Matched(chosen, inputs.channels, (*notes, f"channels taken by name: {taken}"))
 
 
-def _physical(inputs: InputSpec, info: CohortInfo, allow: bool, name: str) -> tuple[str, ...]:
+def _problems(inputs: InputSpec, info: CohortInfo) -> list[tuple[str, str, str, object]]:
+    """What differs: setting, the encoder's, the cohort's, and what to prepare with."""
     problems: list[tuple[str, str, str, object]] = []
     if inputs.rate_hz and info.rate_hz and abs(info.rate_hz / inputs.rate_hz - 1) > RATE_TOLERANCE:
         problems.append(("rate_hz", f"{inputs.rate_hz:g} Hz", f"{info.rate_hz:g} Hz", inputs.rate_hz))
@@ -87,6 +100,11 @@ def _physical(inputs: InputSpec, info: CohortInfo, allow: bool, name: str) -> tu
         if any(abs(r - 1) > SPACING_TOLERANCE for r in ratios):
             want = list(inputs.spacing_mm)
             problems.append(("spacing_mm", _mm(inputs.spacing_mm), _mm(info.spacing_mm), want))
+    return problems
+
+
+def _physical(inputs: InputSpec, info: CohortInfo, allow: bool, name: str) -> tuple[str, ...]:
+    problems = _problems(inputs, info)
     if problems and not allow:
         setting, theirs, ours, value = problems[0]
         raise ConfigError(
@@ -113,12 +131,3 @@ def settled_preparation(cohort: Cohort) -> dict[str, Any]:
         if len(names) == 1:
             arguments["intensity"] = names[0]
     return settings
-
-
-def describe(inputs: InputSpec) -> dict[str, Any]:
-    """Plain data of an input specification."""
-    return {
-        "kind": inputs.kind, "channels": list(inputs.channels), "size": list(inputs.size),
-        "spacing_mm": None if inputs.spacing_mm is None else list(inputs.spacing_mm), "rate_hz": inputs.rate_hz,
-        "preparation": dict(inputs.preparation),
-    }  # fmt: skip

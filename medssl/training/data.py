@@ -226,7 +226,7 @@ class MethodSource:
 
     Args:
         method: its ``order`` and ``draw`` are used; its weights stay here.
-        cohorts: one or several of the same kind.
+        cohorts: one or several.
         rows: for each cohort the manifest rows that may be used.
     """
 

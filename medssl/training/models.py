@@ -16,7 +16,6 @@ from medssl.configurable import Configurable, build, discover, spec
 from medssl.encoders.base import InputSpec
 from medssl.errors import CheckpointError
 from medssl.heads.base import Head
-from medssl.training.contract import describe
 from medssl.training.run import write_json
 
 __all__ = ["FORMAT_VERSION", "Model", "load_model", "save_model"]
@@ -55,7 +54,7 @@ def save_model(run: Path, model: Model) -> None:
     about = {
         "format_version": FORMAT_VERSION,
         "head": spec(model.head),
-        "input": describe(model.inputs),
+        "input": model.inputs.plain(),
         "target": model.target,
         "testing": model.testing,
         "provenance": model.provenance,
@@ -89,7 +88,5 @@ def load_model(run: str | Path) -> Model:
         head.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     except (RuntimeError, OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"the weights in '{folder}' do not fit their model: {str(error)[:300]}") from error
-    fields = dict(about["input"])
-    for key in ("channels", "size", "spacing_mm"):
-        fields[key] = tuple(fields[key]) if fields.get(key) is not None else None
-    return Model(head.eval(), InputSpec(**fields), about["target"], about["testing"], about["provenance"])
+    inputs = InputSpec.of_plain(about["input"])
+    return Model(head.eval(), inputs, about["target"], about["testing"], about["provenance"])

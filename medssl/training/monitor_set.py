@@ -58,8 +58,10 @@ class MonitorSet:
     def _read(self, method: Method, source: MethodSource, item: int) -> tuple[Sample, Sample | None]:
         cohort, row = source.places[item]
         reader = source.cohorts[cohort].reader(row)
-        size_mm = getattr(self.views, "size_mm", None) or getattr(method, "crop_mm", None)
-        sample = {**reader.input_fields(), "x": _centred(reader, method.input_size, size_mm)[None]}
+        kind = source.cohorts[cohort].info.kind
+        family = None if self.views is None else self.views.family_for(kind, reader.shape)
+        size_mm = getattr(family, "size_mm", None) or getattr(method, "crop_mm", None)
+        sample = {**reader.input_fields(), "x": _centred(reader, method.size_for(kind, reader.shape), size_mm)[None]}
         if not self.n_views or self.views is None:
             return sample, None
         return sample, self.views.draw(reader, np.random.default_rng([self.seed, item]))
@@ -78,10 +80,20 @@ class MonitorSet:
             yield self.views(batch, generator)[: self.n_views]
 
     def _batches(self, part: int, size: int, device: torch.device) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(self._samples), size):
-            batch = collate([(self.seed, start), *(s[part] for s in self._samples[start : start + size])])
-            assert isinstance(batch, dict)
-            yield move(batch, device)
+        for members in self._alike():
+            for start in range(0, len(members), size):
+                chosen = [self._samples[i][part] for i in members[start : start + size]]
+                batch = collate([(self.seed, members[start]), *chosen])
+                assert isinstance(batch, dict)
+                yield move(batch, device)
+
+    def _alike(self) -> list[list[int]]:
+        """Samples that fit into one batch: those of one shape."""
+        groups: dict[Any, list[int]] = {}
+        for i, parts in enumerate(self._samples):
+            shapes = tuple((k, np.shape(v)) for part in parts if part for k, v in part.items())
+            groups.setdefault(shapes, []).append(i)
+        return list(groups.values())
 
 
 def count_views(method: object) -> int:

@@ -64,7 +64,7 @@ def pretrain(
 
     Args:
         method: what is learnt, with its encoder, views and objective. Its weights are drawn anew from the run's seed.
-        cohort: one or several prepared cohorts of the same kind.
+        cohort: one or several prepared cohorts; of the same kind, unless the method's views are ``ViewsByKind``.
         out: folder of the run; it must not hold another run.
         trainer: how training runs.
         init_from: start from the weights of this run's encoder, or of a checkpoint file (weights only; to continue a
@@ -207,10 +207,15 @@ class _Job:
         self.marks = joined_marks(marks, before)
         self.labelled = joined_marks(_labelled_marks(self.source, self.method.labels_used), before, "labelled")
         self.draws = Draws(self.source, seed=settings.seed)
-        info = self.cohorts[0].info
-        self.inputs = InputSpec(
-            kind=info.kind, channels=info.channels, size=self.method.input_size, spacing_mm=info.spacing_mm,
-            rate_hz=info.rate_hz, preparation=settled_preparation(self.cohorts[0]),
+        first, *others = (self._inputs_of(cohort) for cohort in self.cohorts)
+        self.inputs = replace(first, others=tuple(others) if self.method.mixes else ())
+
+    def _inputs_of(self, cohort: Cohort) -> InputSpec:
+        info = cohort.info
+        shape = tuple(cohort.manifest["shape"].iloc[0])
+        return InputSpec(
+            kind=info.kind, channels=info.channels, size=self.method.size_for(info.kind, shape),
+            spacing_mm=info.spacing_mm, rate_hz=info.rate_hz, preparation=settled_preparation(cohort),
         )  # fmt: skip
 
     def environment(self) -> dict[str, Any]:
@@ -374,11 +379,11 @@ def _check(method: Method, cohorts: Sequence[Cohort]) -> None:
     first = cohorts[0].info
     for cohort in cohorts:
         info: CohortInfo = cohort.info
-        for what in ("kind", "channels", "rate_hz", "spacing_mm"):
+        for what in () if method.mixes else ("kind", "channels", "rate_hz", "spacing_mm"):
             if getattr(info, what) != getattr(first, what):
                 raise ConfigError(
                     f"the cohorts differ in {what} ('{cohorts[0].path}': {getattr(first, what)}, '{cohort.path}': "
-                    f"{getattr(info, what)}); prepare them alike"
+                    f"{getattr(info, what)}); prepare them alike, or give every kind its own views with ViewsByKind"
                 )
         method.check(info)
 

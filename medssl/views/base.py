@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medssl.configurable import Configurable
@@ -19,9 +20,11 @@ from medssl.errors import ConfigError
 from medssl.views.batch_style import BatchStyle, alike
 
 if TYPE_CHECKING:
-    from medssl.cohort import CohortInfo, Reader
+    import pandas as pd
 
-__all__ = ["Batch", "Sample", "Views", "to_input"]
+    from medssl.cohort import Cohort, CohortInfo, Reader
+
+__all__ = ["Batch", "Drawable", "Sample", "Views", "to_input"]
 
 Sample = dict[str, Any]
 """One worker-side draw: arrays and scalars by name. Stored-integer arrays come with ``input_scale``, ``input_offset``
@@ -29,6 +32,23 @@ Sample = dict[str, Any]
 
 Batch = Mapping[str, Any]
 """A collated list of samples: tensors with a leading B, plus ``seed`` (int) for the device-side generator."""
+
+
+class Drawable(Protocol):
+    """What a run draws from.
+
+    Attributes:
+        cohorts: one or several.
+        places: (cohort, manifest row) of every recording.
+        manifest: their manifest rows.
+    """
+
+    @property
+    def cohorts(self) -> Sequence[Cohort]: ...
+    @property
+    def places(self) -> Sequence[tuple[int, int]]: ...
+    @property
+    def manifest(self) -> pd.DataFrame: ...
 
 
 def to_input(stored: Tensor, batch: Batch) -> Tensor:
@@ -54,12 +74,44 @@ class Views(Configurable, ABC):
         kind: ``"volume"``, ``"signal"`` or ``"video"``: the kind of cohort it reads.
         batch_style: gives all recordings of a batch one style a view; None leaves each its own. A family that has one
             adds what ``BatchStyle.fields`` says to its samples.
+        mixes: serves several kinds of cohorts together, a batch of one kind at a time.
     """
 
     size: tuple[int, ...]
     count: int
     kind: str
     batch_style: BatchStyle | None = None
+    mixes: bool = False
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """All sizes that an encoder is shown; the first is ``size``."""
+        return (self.size,)
+
+    @property
+    def families(self) -> tuple[Views, ...]:
+        """Those it is made of, one a kind. Default: itself alone."""
+        return (self,)
+
+    def family_for(self, kind: str, shape: tuple[int, ...]) -> Views:
+        """The family that cuts a recording. Default: this one.
+
+        Args:
+            kind: of its cohort.
+            shape: of the recording, without channels.
+        """
+        return self
+
+    def family_of(self, batch: Batch) -> Views:
+        """The family that drew a batch. Default: this one."""
+        return self
+
+    def plan(self, source: Drawable, batch: int) -> None:
+        """Learn what will be drawn from, and how many recordings all devices together take in a step."""
+
+    def order(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Places of ``count`` recordings in the order of one epoch; all epochs are of one length. Default: random."""
+        return rng.permutation(count)
 
     def check(self, info: CohortInfo) -> None:
         """Refuse a cohort of another kind.
@@ -104,6 +156,10 @@ class Views(Configurable, ABC):
         """Views of a batch: (V, B, C, *size), float32, augmented."""
         x = self._styled(to_input(batch["x"], batch), batch, generator)
         return self._by_view(self.augment(x.flatten(0, 1), generator), x)
+
+    def crops(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
+        """Views of a batch by size: (V, B, C, *size) each. Targets come from the first. Default: all in one."""
+        return [self(batch, generator)]
 
     def aligned(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Views of a batch as ``__call__`` gives them, and the same places without changes of intensity.

@@ -79,6 +79,14 @@ def test_one_shard_object_an_array_in_standard_zarr(tmp_path: Path) -> None:
     assert (blosc["cname"], blosc["clevel"], blosc["shuffle"]) == ("lz4", 5, "bitshuffle")
 
 
+def test_a_path_that_goes_up_first_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    image = np.arange(64, dtype=np.int16).reshape(1, 4, 4, 4)
+    store.write_recording(Path("../there"), prepared(image))
+    np.testing.assert_array_equal(store.read_array(store.open_array(Path("../there/image"))), image)
+
+
 def test_same_input_same_bytes(tmp_path: Path) -> None:
     def digest(folder: Path) -> list[str]:
         store.write_recording(folder, prepared(smooth_volume((40, 40, 40))))

@@ -18,6 +18,7 @@ from medssl.methods.masked_autoencoder import MaskedAutoencoder
 from medssl.methods.masked_values import MaskedValues
 from medssl.methods.spark import SparK
 from medssl.optim import Optim
+from medssl.views.by_kind import ViewsByKind
 from medssl.views.clip import ClipViews
 from medssl.views.signal import SignalViews
 from medssl.views.volume import VolumeViews
@@ -54,7 +55,17 @@ def convolutions(dims: int) -> ResEnc:
 
 SMALL = {"decoder_width": 12, "decoder_depth": 1, "decoder_heads": 2}
 
+
+def several_kinds() -> Case:
+    def make() -> Method:
+        views = ViewsByKind(volumes=VolumeViews((8, 8, 8), count=1), video=ClipViews((4, 16, 16), count=1))
+        return MaskedAutoencoder(tubelets(), views, optim=Optim(lr=1e-2), mask_ratio=0.5, **SMALL)  # type: ignore[arg-type]
+
+    return Case(make, "volume", 1)
+
+
 METHODS["MaskedAutoencoder"] = {
+    "several_kinds": several_kinds(),
     "volumes": masked(MaskedAutoencoder, "volume", patches_of_volumes, mask_ratio=0.5, **SMALL),
     "signals": masked(MaskedAutoencoder, "signal", patches_of_signals, **SMALL),
     "tubes": masked(MaskedAutoencoder, "volume", patches_of_volumes, mask_kind="tube", mask_ratio=0.5, **SMALL),

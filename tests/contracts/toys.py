@@ -27,7 +27,10 @@ from medssl.methods.voco import VoCo
 from medssl.objectives.base import Mixture, Objective
 from medssl.optim import Optim
 from medssl.views.base import Views
+from medssl.views.by_kind import ViewsByKind
 from medssl.views.clip import ClipViews
+from medssl.views.multi_crop import MultiCrop
+from medssl.views.resized_volume import ResizedVolumeViews
 from medssl.views.signal import SignalViews
 from medssl.views.volume import VolumeViews
 
@@ -38,6 +41,7 @@ class ToyReader:
 
     data: NDArray[Any]
     row: int = 0
+    kind: str = "volume"
     patient: str = "P0"
     fill: int = 0
     spacing_mm: tuple[float, ...] | None = None
@@ -100,7 +104,7 @@ def signal(row: int, length: int = 400, *, channels: int = 2) -> ToyReader:
     time = np.arange(length) / 100
     waves = [np.sin(2 * np.pi * (1 + row) * (k + 1) * time + rng.uniform(0, 6)) for k in range(channels)]
     data = (400 * np.stack(waves) + rng.normal(0, 20, (channels, length))).astype(np.int16)
-    return ToyReader(data, row=row, patient=f"P{row}", rate_hz=100.0, input_range=(-10.0, 10.0))
+    return ToyReader(data, row=row, kind="signal", patient=f"P{row}", rate_hz=100.0, input_range=(-10.0, 10.0))
 
 
 def video(row: int, shape: tuple[int, int, int] = (24, 20, 20), *, channels: int = 1) -> ToyReader:
@@ -114,7 +118,7 @@ def video(row: int, shape: tuple[int, int, int] = (24, 20, 20), *, channels: int
     ring = np.exp(-(((np.hypot(y - 0.55 * height, x - 0.5 * width) - radius) / 2) ** 2))
     echo = (60 + 150 * ring) * rng.rayleigh(0.5, (frames, height, width)) * (across < 0.7 * depth)
     data = np.repeat(echo.clip(0, 255).astype(np.uint8)[None], channels, 0)
-    return ToyReader(data, row=row, patient=f"P{row}", rate_hz=50.0, scale=1 / 255)
+    return ToyReader(data, row=row, kind="video", patient=f"P{row}", rate_hz=50.0, scale=1 / 255)
 
 
 def info(kind: str, channels: int) -> CohortInfo:
@@ -248,7 +252,18 @@ VIEWS: dict[str, tuple[Callable[[], Views], Callable[[int], ToyReader]]] = {
     "VolumeViews": (lambda: VolumeViews((8, 8, 8), count=3), volume),
     "SignalViews": (lambda: SignalViews((128,), count=3, gap_s=1.0), signal),
     "ClipViews": (lambda: ClipViews((4, 16, 16), count=3, stride=2), video),
+    "ResizedVolumeViews": (lambda: ResizedVolumeViews((8, 8, 8), count=3), volume),
 }
+
+COMPOSED: dict[str, tuple[Callable[[], Views], Callable[[int], ToyReader]]] = {
+    "MultiCrop": (
+        lambda: MultiCrop(ClipViews((4, 16, 16), count=3), ClipViews((2, 8, 8), count=4, crop="resized")), video
+    ),
+    "ViewsByKind": (
+        lambda: ViewsByKind(volumes=VolumeViews((8, 8, 8), count=3), video=ClipViews((4, 16, 16), count=3)), volume
+    ),
+}  # fmt: skip
+"""View families that are made of others, which change what they draw."""
 
 
 def every_case() -> tuple[dict[str, dict[str, Case]], dict[str, ObjectiveCase]]:

@@ -82,15 +82,15 @@ class Frames(Views):
 @pytest.mark.parametrize(("size", "patch"), [((8, 12), (4, 4)), ((4, 8, 8), (2, 4, 4)), ((1, 8, 8), (1, 4, 4))])
 def test_images_and_video_differ_in_their_patches_alone(size: tuple[int, ...], patch: tuple[int, ...]) -> None:
     of = MaskedAutoencoder(vit(1, size, patch), Frames(size), ignore_background=False, mask_kind="random", **SMALL)
-    assert of.mask_ratio == MASK_RATIOS["video" if size[0] == 4 else "image"]
+    assert of.ratio_of(of.views) == MASK_RATIOS["video" if size[0] == 4 else "image"]
     losses = loss(of, batch_of(of, [volume(0), volume(1)]))
     losses.total.backward()
     assert losses.total.isfinite() and losses.embeddings is not None and losses.embeddings.shape == (2, 16)
 
 
 def test_the_ratio_follows_the_kind() -> None:
-    assert method().mask_ratio == 0.8 and method("signal").mask_ratio == 0.5
-    assert method(mask_ratio=0.6).mask_ratio == 0.6
+    for of, ratio in ((method(), 0.8), (method("signal"), 0.5), (method(mask_ratio=0.6), 0.6)):
+        assert of.ratio_of(of.views) == ratio
 
 
 def test_the_encoder_sees_visible_patches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +171,8 @@ def test_clips_hide_tubes_and_the_decoder_gets_patches_alone() -> None:
     of, given = of_clips(), []
     of.decoder.register_forward_pre_hook(lambda module, inputs: given.append(inputs))
     losses = loss(of, batch_of(of, [video(0), video(1)]))
-    assert of.mask_ratio == 0.9 and losses.total.isfinite()
-    encoded, places = given[0]
+    assert of.ratio_of(of.views) == 0.9 and losses.total.isfinite()
+    encoded, places, *_ = given[0]
     assert of.encoder.leading == 1 and encoded.shape == (2, 2, 16) and places.shape == (2, 2)
     assert torch.equal(places[:, 0] % 16, places[:, 1] % 16) and (places[:, 1] - places[:, 0] == 16).all()
     assert losses.embeddings is not None and losses.embeddings.shape == (2, 16)
@@ -212,7 +212,7 @@ def test_what_lengthens_a_view_to_whole_patches_has_no_error() -> None:
 
 def test_images_are_clips_of_one_frame() -> None:
     of = of_clips((1, 16, 16), mask_kind="random")
-    assert of.mask_ratio == 0.75 and of.grid == (1, 4, 4)
+    assert of.ratio_of(of.views) == 0.75 and of.grid == (1, 4, 4)
     losses = loss(of, batch_of(of, [video(0), video(1)]))
     losses.total.backward()
     assert losses.total.isfinite() and losses.total > 0
@@ -221,7 +221,7 @@ def test_images_are_clips_of_one_frame() -> None:
 def test_volumes_are_hidden_from_the_same_encoder() -> None:
     encoder = VideoViT(1, (8, 8, 8), patch=(2, 4, 4), width=16, depth=1, heads=2, class_token=False)
     of = MaskedAutoencoder(encoder, VolumeViews((8, 8, 8), count=1), **SMALL)
-    assert of.mask_ratio == 0.8 and loss(of, batch_of(of, [volume(0)])).total.isfinite()
+    assert of.ratio_of(of.views) == 0.8 and loss(of, batch_of(of, [volume(0)])).total.isfinite()
 
 
 def test_an_encoder_that_takes_whole_patches_alone_is_not_lengthened() -> None:
