@@ -58,7 +58,7 @@ def test_two_stages_then_either_kind(cohorts: tuple[Path, Path], tmp_path: Path)
         "evaluate", "--cohort", clips, "--task", "regression", "--target", "ef", "--encoders", f"m3ret={second}",
         "scratch=none", "--budgets", "all", "--repeats", "1", "--protocol", "linear", "--out", study,
         "--settings.max-steps", "2", "--settings.workers", "0", "--settings.progress", "false", "--settings.size",
-        "[16, 64, 64]",
+        "[16, 80, 80]",
     )  # fmt: skip
     assert not json.loads((study / "summary.json").read_text())["failed"]
 
