@@ -107,8 +107,11 @@ def decode_stream(
 def _frames(container: Any, stream: Any, faults: _Faults) -> Iterator[tuple[NDArray[np.uint8], float]]:
     """RGB or grey frames with their times in seconds (NaN where there is none); damaged packets are passed over."""
     import av
+    from av.video.reformatter import VideoReformatter
 
     stream.codec_context.thread_count = 1  # prepare runs one process a core
+    colours = VideoReformatter()  # one for all frames, on one thread: setting it up costs more than a frame does
+    alone = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}  # older ones use one anyhow
     for packet in container.demux(stream):
         try:
             decoded = packet.decode()
@@ -121,7 +124,7 @@ def _frames(container: Any, stream: Any, faults: _Faults) -> Iterator[tuple[NDAr
             faults.formats.add(frame.format.name)
             time = float("nan") if frame.time is None else float(frame.time)
             # 16-bit grey and the like go through RGB as well: FFmpeg then applies range and matrix of the stream
-            yield frame.to_ndarray(format="rgb24"), time
+            yield np.asarray(colours.reformat(frame, format="rgb24", **alone).to_ndarray(), dtype=np.uint8), time
 
 
 def _notes(recording: Recording, faults: _Faults, promised: int, full: bool) -> list[str]:
