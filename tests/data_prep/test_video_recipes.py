@@ -217,6 +217,61 @@ def test_clips_of_ones_own_are_read_by_the_folder_recipe(tmp_path: Path) -> None
         load_recipe("folder", {"kind": "video", "masks": {"lv": "{patient}.nii"}})
 
 
+def test_clips_that_a_table_names(tmp_path: Path) -> None:
+    write_echo_avi(tmp_path / "a.avi", truth(0).frames, 25)
+    write_echo_dicom(tmp_path / "b", truth(1).frames, 50)  # DICOM without suffix
+    for number, frame in enumerate(truth(1).frames[:3]):
+        png(tmp_path / "frames" / f"{number}.png", frame)
+    rows = [{"path": "a.avi", "patient": "p1", "label_ef": "55", "rate_hz": ""}]
+    rows += [{"path": "b", "patient": "p2", "label_ef": "", "rate_hz": ""}]
+    rows += [{"path": "frames", "patient": "p2", "label_ef": "", "rate_hz": "12"}]
+    write(tmp_path / "clips.csv", [*rows, {**rows[0], "path": "gone.avi"}])
+    recipe, items, rejected = find("table", tmp_path / "clips.csv", kind="video", modality="us")
+    assert "no such file (line 5 of clips.csv)" in rejected["gone.avi"]
+    clips = [one(recipe.read(item)) for item in items.values()]
+    assert [(len(c.data), c.labels["ef"]) for c in clips] == [(T, 55.0), (T, None), (3, None)]
+    assert [c.rate_hz for c in clips] == pytest.approx([25, 50, 12])
+    assert recipe.preparation()(clips[0]).axes == "ctyx"
+    write(tmp_path / "clips.csv", [{**rows[0], "mask_lv": "lv.nii.gz"}])
+    with pytest.raises(RecipeError, match="masks of clips are read by recipes of their own"):
+        find("table", tmp_path / "clips.csv", kind="video")
+
+
+def test_clips_of_a_dicom_tree(tmp_path: Path) -> None:
+    import pydicom
+
+    (tmp_path / "first" / "study").mkdir(parents=True)
+    write_echo_dicom(tmp_path / "first" / "study" / "IM_0001", truth(0).frames, 50, patient="p1")
+    write_echo_dicom(tmp_path / "first" / "study" / "IM_0002", truth(1).frames, 25, patient="p1", syntax="rle")
+    write_echo_dicom(tmp_path / "first" / "nobody.dcm", truth(1).frames, 25)
+    other = pydicom.dcmread(write_echo_dicom(tmp_path / "first" / "ct.dcm", truth(1).frames[:1], 25, patient="p1"))
+    other.Modality = "CT"
+    other.save_as(tmp_path / "first" / "ct.dcm")
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    recipe, items, rejected = find("dicom", tmp_path, kind="video")
+    assert (recipe.modality, [i.ids.patient for i in items.values()]) == ("us", ["p1", "p1"])
+    assert [one(recipe.read(i)).rate_hz for i in items.values()] == pytest.approx([50, 25])
+    assert recipe.preparation()(one(recipe.read(next(iter(items.values()))))).axes == "ctyx"
+    assert rejected == {
+        "nobody.dcm": "nothing says whose it is (patient=id); try patient=study or patient=folder",
+        "ct.dcm": "modality CT, not IVUS/US",
+        "notes.txt": "it is not a DICOM file",
+    }
+    _, by_folder, _ = find("dicom", tmp_path, kind="video", patient="folder")
+    assert {i.ids.patient for i in by_folder.values()} == {"first"} and len(by_folder) == 3
+    with pytest.raises(RecipeError, match="no DICOM image"):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "empty" / "notes.txt").write_text("no DICOM")
+        find("dicom", tmp_path / "empty", kind="video")
+
+
+def png(path: Path, pixels: Any) -> None:
+    import SimpleITK
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels), str(path))
+
+
 # ------------------------------------------------------------------------------------------------ EchoNet-Pediatric
 def ellipse(echo: SyntheticEcho, frame: int) -> list[tuple[float, float]]:
     """Corners (x, y) of the cavity, all around."""
@@ -381,13 +436,6 @@ def test_the_table_of_rvenet_must_be_one_and_hold_the_columns(rvenet: Path) -> N
 
 
 # ------------------------------------------------------------------------------------------------ Sunnybrook over time
-def png(path: Path, pixels: Any) -> None:
-    import SimpleITK
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels), str(path))
-
-
 @pytest.fixture
 def cine(tmp_path: Path) -> Path:
     """Slice 2 with all phases, slice 3 with two, slice 4 with one; labels of phases 1 and 8."""
