@@ -149,7 +149,7 @@ class VideoPreparation(Preparation):
             raise UnreadableRecording(f"it has {recording.data.shape[-1]} colour channels, not 3", recording.source)
         if len(recording.data) < self.min_frames:
             raise UnreadableRecording(
-                f"{len(recording.data)} frames are too few (at least {self.min_frames})", recording.source
+                f"{_frames_are(len(recording.data))} too few (at least {self.min_frames})", recording.source
             )
         flow = recording.quality.get("coloured_fraction", 0.0)
         if self.doppler == "reject" and (flow > DOPPLER or recording.quality.get("flow_region")):
@@ -250,6 +250,10 @@ class VideoPreparation(Preparation):
             return tuple(round(s, 6) for s in recording.spacing_mm)
         fit = fitted(shape, self.size, keep_aspect=self.aspect == "pad")
         return tuple(round(s * n / m, 6) for s, n, m in zip(recording.spacing_mm, shape, fit.size, strict=True))
+
+
+def _frames_are(count: int) -> str:
+    return f"{count} frame{' is' if count == 1 else 's are'}"
 
 
 def _times(recording: Recording) -> NDArray[np.float64]:
