@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medssl.adapters.echo_colour import grey_of
 from medssl.adapters.recording import Event, Recording
 from medssl.adapters.sector import find_sector, motion, still_text, temporal_moments
-from medssl.cohort.foreground import bounding_box, label_coordinates, sample_coordinates
+from medssl.cohort.foreground import bounding_box, frame_coordinates, label_coordinates
 from medssl.cohort.frames import fitted, nearest_frames, placed, resize_frames, resize_labels
 from medssl.cohort.preparation import Preparation, Prepared
 from medssl.errors import ConfigError, UnreadableRecording
@@ -131,7 +131,7 @@ class VideoPreparation(Preparation):
             units=("",) * count,
             spacing_mm=self._spacing(recording, found),
             rate_hz=rate_hz,
-            foreground=sample_coordinates(np.broadcast_to(shown, (len(taken), *shown.shape))),
+            foreground=frame_coordinates(shown, len(taken)),
             mask_foreground={name: label_coordinates(mask) for name, mask in masks.items()},
             events=_moved(events, times, taken, rate_hz),
             notes=tuple(notes),
