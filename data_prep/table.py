@@ -5,7 +5,8 @@ Get the data: your own. Licence, citation: of your data.
 Columns: ``path`` (absolute, or relative to the table) and ``patient``; all others are optional: ``recording``,
 ``session``, ``trial``, ``site``, ``scanner``, ``mask_NAME`` (path of a label map), ``label_NAME`` (number or word;
 empty where unknown), ``rate_hz``, ``units``, ``channels`` (comma-separated) and ``key`` for signals whose file does
-not say so. Rows whose file is missing are rejected; unlabelled rows are welcome.
+not say so; ``rate_hz`` also of clips, in place of what the file says. ``path`` of a clip may be a folder of PNG frames.
+Rows whose file is missing are rejected; unlabelled rows are welcome.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Literal
 from medssl.adapters.recording import Ids, Rejected
 from medssl.cohort.finding import cell, read_rows
 from medssl.cohort.preparation import Preparation
-from medssl.cohort.reading import SignalItem
+from medssl.cohort.reading import SignalItem, VideoItem
 from medssl.cohort.recipe import Item, Recipe
 from medssl.cohort.signals import SignalPreparation
+from medssl.cohort.videos import VideoPreparation
 from medssl.cohort.volumes import VolumePreparation
 from medssl.errors import RecipeError
 
@@ -36,28 +38,29 @@ class Table(Recipe):
     """Recordings listed in a table.
 
     Args:
-        kind: ``"volume"`` or ``"signal"``.
-        modality: a word for people (``"mri"``, ``"ct"``, ``"ecg"``, ``"eeg"``); ``"ct"`` also keeps Hounsfield units.
+        kind: ``"volume"``, ``"signal"`` or ``"video"`` (ultrasound clips).
+        modality: a word for people (``"mri"``, ``"ct"``, ``"ecg"``, ``"eeg"``, ``"us"``); ``"ct"`` also keeps
+            Hounsfield units.
         rename: name of the column here → name it has in your table, e.g. ``path=file label_age=Age``.
         multilabel: labels (without ``label_``) whose cells hold several values, separated by ``,``, ``;`` or ``|``.
         text_labels: labels that are words even where they look like numbers (``0``/``1`` classes).
         case_is_patient: take a table without ``patient``: every row is then a patient of its own.
     """
 
-    kind: Literal["volume", "signal"]  # type: ignore[misc]  # chosen by an option here
+    kind: Literal["volume", "signal", "video"]  # type: ignore[misc]  # chosen by an option here
 
     def __init__(
         self,
         *,
-        kind: Literal["volume", "signal"] = "volume",
+        kind: Literal["volume", "signal", "video"] = "volume",
         modality: str = "",
         rename: Mapping[str, str] | None = None,
         multilabel: Sequence[str] = (),
         text_labels: Sequence[str] = (),
         case_is_patient: bool = False,
     ) -> None:
-        if kind not in ("volume", "signal"):
-            raise RecipeError(f"kind '{kind}' is unknown; use volume or signal")
+        if kind not in ("volume", "signal", "video"):
+            raise RecipeError(f"kind '{kind}' is unknown; use volume, signal or video")
         self.kind = kind
         self.modality = modality
         self.rename = dict(rename or {})
@@ -69,6 +72,8 @@ class Table(Recipe):
         """Volumes keep their voxel size, signals their rate; override what should be common to all."""
         if self.kind == "signal":
             return SignalPreparation()
+        if self.kind == "video":
+            return VideoPreparation()
         return VolumePreparation(intensity="ct" if self.modality == "ct" else "auto")
 
     def find(self, source: Path) -> Iterator[Item | Rejected]:
@@ -83,6 +88,12 @@ class Table(Recipe):
                     f"table '{source}' has no column '{column}'; there are {', '.join(rows[0])}; "
                     f"give rename, e.g. {column}=NAME{hint}"
                 )
+        masks = [name for name in rows[0] if name.startswith(MASK)]
+        if masks and self.kind == "video":
+            raise RecipeError(
+                f"table '{source}' has a column '{masks[0]}'; masks of clips are read by recipes of their own, not by "
+                "recipe 'table'"
+            )
         used: set[str] = set()
         for number, row in enumerate(rows, start=2):
             yield self._item(row, number, source, used)
@@ -118,13 +129,18 @@ class Table(Recipe):
         except ValueError:
             return Rejected(str(path), f"rate_hz '{row.get('rate_hz')}' is no number (line {number} of {source.name})")
         used.add(recording)
+        ids = Ids(patient, row.get("session") or "", recording, row.get("trial") or "")
+        labels = {n.removeprefix(LABEL): self._label(n, v) for n, v in row.items() if n.startswith(LABEL)}
+        site, scanner = row.get("site") or "", row.get("scanner") or ""
+        if self.kind == "video":
+            return VideoItem(path, ids, labels=labels, site=site, scanner=scanner, rate_hz=rate)
         return SignalItem(
             path,
-            Ids(patient, row.get("session") or "", recording, row.get("trial") or ""),
+            ids,
             masks=masks,
-            labels={n.removeprefix(LABEL): self._label(n, v) for n, v in row.items() if n.startswith(LABEL)},
-            site=row.get("site") or "",
-            scanner=row.get("scanner") or "",
+            labels=labels,
+            site=site,
+            scanner=scanner,
             rate_hz=rate,
             units=row.get("units"),
             channels=tuple(cell(row["channels"], several=True)) if row.get("channels") else None,

@@ -84,6 +84,9 @@ def read_echo_dicom(path: Path | str, *, colour: bool = False, most_bytes: int =
 def _read(dataset: Dataset, path: Path, *, colour: bool, most_bytes: int) -> Recording:
     if "Rows" not in dataset or "Columns" not in dataset or "PixelData" not in dataset:
         raise UnreadableRecording(f"it is {kind_of(dataset)}, not an image", path)
+    if not dataset.PixelData:
+        raise UnreadableRecording("it holds no frame: its pixel data are empty", path)
+    promised = _promised(dataset, path)
     modality = text(dataset, "Modality")
     if modality not in ("US", "IVUS") and "Ultrasound" not in kind_of(dataset):
         raise UnreadableRecording(f"its modality is '{modality}', not ultrasound", path)
@@ -96,11 +99,10 @@ def _read(dataset: Dataset, path: Path, *, colour: bool, most_bytes: int) -> Rec
         recording = recording.with_(data=np.ascontiguousarray(recording.data[(slice(None), *region.box)]))
     else:
         clip = Clip(path, colour=colour, most_bytes=most_bytes)
-        for frame in _frames(dataset, path, notes):
+        for frame in _frames(dataset, path, promised, notes):
             if not clip.add(frame[region.box]) and clip.full:
                 break
         recording = clip.recording()
-    promised = int(dataset.get("NumberOfFrames") or 1)
     if len(recording.data) < promised and not any("bytes" in note for note in recording.notes):
         notes.append(f"the header promises {promised} frames, {len(recording.data)} could be decoded")
     recording = _timed(dataset, recording, notes)
@@ -120,7 +122,16 @@ def _read(dataset: Dataset, path: Path, *, colour: bool, most_bytes: int) -> Rec
     ).noted(*notes)
 
 
-def _frames(dataset: Dataset, path: Path, notes: list[str]) -> Iterator[NDArray[np.uint8]]:
+def _promised(dataset: Dataset, path: Path) -> int:
+    """NumberOfFrames; 1 where there is none."""
+    stated = dataset.get("NumberOfFrames")
+    count = 1 if stated is None or stated == "" else int(stated)
+    if count < 1:
+        raise UnreadableRecording(f"it holds no frame: its NumberOfFrames is {count}", path)
+    return count
+
+
+def _frames(dataset: Dataset, path: Path, promised: int, notes: list[str]) -> Iterator[NDArray[np.uint8]]:
     """Frames (Y, X) or (Y, X, 3) RGB, uint8, in order; stops with a note where the data end early."""
     kind = text(dataset, "PhotometricInterpretation")
     if kind not in COLOUR | GREY | {PALETTE}:
@@ -128,7 +139,7 @@ def _frames(dataset: Dataset, path: Path, notes: list[str]) -> Iterator[NDArray[
     bits = int(dataset.get("BitsStored") or 8)
     repair: str | None = None
     raw = False
-    for index in range(int(dataset.get("NumberOfFrames") or 1)):
+    for index in range(promised):
         try:
             pixels = _decoded(dataset, path, index, raw=raw)
             if index == 0 and kind in COLOUR:

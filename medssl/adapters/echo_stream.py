@@ -6,6 +6,7 @@ time stamps. A damaged stream gives what could be decoded, with a note, or a ref
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -31,6 +32,7 @@ class _Faults:
 
     packets: int = 0
     corrupt: int = 0
+    early: int = 0
     first: str = ""
     times: list[float] = field(default_factory=list)
     formats: set[str] = field(default_factory=set)
@@ -96,8 +98,8 @@ def decode_stream(
             faults.packets += 1
             faults.first = faults.first or _said(error)
         if not clip.count and not clip.full:
-            why = f": {faults.first}" if faults.first else ""
-            raise UnreadableRecording(f"not one frame of its video can be decoded{why}", path)
+            why = faults.first or (f"no key frame comes before its {faults.early} frames" if faults.early else "")
+            raise UnreadableRecording(f"not one frame of its video can be decoded{': ' if why else ''}{why}", path)
         recording = clip.recording()
         promised = int(video[0].frames or 0)
         notes = _notes(recording, faults, promised, clip.full) + _shape_notes(video)
@@ -105,10 +107,17 @@ def decode_stream(
 
 
 def _frames(container: Any, stream: Any, faults: _Faults) -> Iterator[tuple[NDArray[np.uint8], float]]:
-    """RGB or grey frames with their times in seconds (NaN where there is none); damaged packets are passed over."""
+    """RGB or grey frames with their times in seconds (NaN where there is none); damaged packets are passed over.
+
+    Frames that come before the first sound key frame are left out: they tell changes of a picture that is lost.
+    """
     import av
+    from av.video.reformatter import VideoReformatter
 
     stream.codec_context.thread_count = 1  # prepare runs one process a core
+    colours = VideoReformatter()  # one for all frames, on one thread: setting it up costs more than a frame does
+    alone = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}  # older ones use one anyhow
+    begun = False
     for packet in container.demux(stream):
         try:
             decoded = packet.decode()
@@ -117,17 +126,23 @@ def _frames(container: Any, stream: Any, faults: _Faults) -> Iterator[tuple[NDAr
             faults.first = faults.first or _said(error)
             continue
         for frame in decoded:
+            begun = begun or (frame.key_frame and not frame.is_corrupt)
+            if not begun:
+                faults.early += 1
+                continue
             faults.corrupt += bool(frame.is_corrupt)
             faults.formats.add(frame.format.name)
             time = float("nan") if frame.time is None else float(frame.time)
             # 16-bit grey and the like go through RGB as well: FFmpeg then applies range and matrix of the stream
-            yield frame.to_ndarray(format="rgb24"), time
+            yield np.asarray(colours.reformat(frame, format="rgb24", **alone).to_ndarray(), dtype=np.uint8), time
 
 
 def _notes(recording: Recording, faults: _Faults, promised: int, full: bool) -> list[str]:
     count, notes = len(recording.data), []
     if faults.packets:
         notes.append(f"{faults.packets} damaged parts of the stream could not be decoded ({faults.first})")
+    if faults.early:
+        notes.append(f"{faults.early} frames before the first sound key frame left out: what they build on is lost")
     if faults.corrupt:
         notes.append(f"{faults.corrupt} of {count} frames are damaged and were patched by the decoder")
     if promised and promised != count and not full:
@@ -167,5 +182,6 @@ def _timed(recording: Recording, times: NDArray[np.float64], stream: Any, notes:
 
 
 def _said(error: BaseException) -> str:
-    text = one_line(error)
-    return text.split("; last error log")[0]
+    """FFmpeg's words, without its number, log and the path or function that it appends."""
+    text = re.sub(r"^\[Errno -?\d+\] ", "", one_line(error).split("; last error log")[0])
+    return re.sub(r": '[^']*'$", "", text)

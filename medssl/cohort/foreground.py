@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["body_threshold", "bounding_box", "label_coordinates", "sample_coordinates"]
+__all__ = ["body_threshold", "bounding_box", "frame_coordinates", "label_coordinates", "sample_coordinates"]
+
+Coordinates = NDArray[np.signedinteger[Any]]
 
 MAX_COORDINATES = 4096
 
@@ -38,12 +40,20 @@ def body_threshold(values: NDArray[np.floating[Any]]) -> float:
     return low + (otsu - low) / 2
 
 
-def sample_coordinates(mask: NDArray[np.bool_], *, seed: int = 0) -> NDArray[np.int16]:
+def sample_coordinates(mask: NDArray[np.bool_], *, seed: int = 0) -> Coordinates:
     """At most 4096 coordinates (K, ndim) of True voxels, spread evenly in raster order; the same ones every time."""
     return _coordinates(np.flatnonzero(mask), mask.shape, seed)
 
 
-def label_coordinates(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.int16]]:
+def frame_coordinates(mask: NDArray[np.bool_], frames: int, *, seed: int = 0) -> Coordinates:
+    """What ``sample_coordinates`` gives of a picture (Y, X) that is the same in all frames, without a copy a frame."""
+    where = np.flatnonzero(mask)
+    chosen = _chosen(frames * where.size, seed)
+    flat = chosen // max(where.size, 1) * mask.size + where[chosen % max(where.size, 1)]
+    return _unravelled(flat, (frames, *mask.shape))
+
+
+def label_coordinates(labels: NDArray[np.uint8]) -> dict[int, Coordinates]:
     """At most 4096 coordinates of every label value but 0."""
     where = np.flatnonzero(labels)
     if where.size == 0:
@@ -55,13 +65,24 @@ def label_coordinates(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.int16]]
     return {int(v): _coordinates(p, labels.shape, int(v)) for v, p in zip(present, parts, strict=True)}
 
 
-def _coordinates(where: NDArray[np.intp], shape: Sequence[int], seed: int) -> NDArray[np.int16]:
+def _coordinates(where: NDArray[np.intp], shape: Sequence[int], seed: int) -> Coordinates:
     if where.size > MAX_COORDINATES:
-        # One draw from each of 4096 stretches: even like a grid, but without a grid's fixed stride.
-        bounds = np.arange(MAX_COORDINATES + 1) * where.size // MAX_COORDINATES
-        jitter = np.random.default_rng(seed).random(MAX_COORDINATES)
-        where = where[bounds[:-1] + (jitter * np.diff(bounds)).astype(np.intp)]
-    return np.stack(np.unravel_index(where, tuple(shape)), axis=-1).astype(np.int16)
+        where = where[_chosen(where.size, seed)]
+    return _unravelled(where, tuple(shape))
+
+
+def _unravelled(where: NDArray[np.intp], shape: tuple[int, ...]) -> Coordinates:
+    long = max(shape) > np.iinfo(np.int16).max  # ten minutes of video have more frames than that
+    return np.stack(np.unravel_index(where, shape), axis=-1).astype(np.int32 if long else np.int16)
+
+
+def _chosen(count: int, seed: int) -> NDArray[np.intp]:
+    """Which of ``count`` to take: all, or one from each of 4096 stretches: even like a grid, without a fixed stride."""
+    if count <= MAX_COORDINATES:
+        return np.arange(count)
+    bounds = np.arange(MAX_COORDINATES + 1) * count // MAX_COORDINATES
+    jitter = np.random.default_rng(seed).random(MAX_COORDINATES)
+    return np.asarray(bounds[:-1] + (jitter * np.diff(bounds)).astype(np.intp))
 
 
 def bounding_box(mask: NDArray[np.bool_], *, margin: int = 0) -> tuple[slice, ...] | None:

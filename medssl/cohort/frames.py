@@ -1,4 +1,7 @@
-"""Frames of video: which ones to take for another rate, and their size. Pure arithmetic on arrays."""
+"""Frames of video: which ones to take for another rate, and their size. Pure arithmetic on arrays.
+
+Without torch, whose antialiased resizing differs by a grey level in few pixels: preparing does not load it.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -17,13 +18,31 @@ from typing import Any, NamedTuple, TypeVar
 
 from medssl.errors import ConfigError
 
-__all__ = ["Done", "WorkerDiedError", "dask_client", "default_workers", "fan_out", "memory_limit_bytes"]
+__all__ = [
+    "Done",
+    "NotSentError",
+    "WorkerDiedError",
+    "dask_client",
+    "default_workers",
+    "fan_out",
+    "memory_limit_bytes",
+]
 
 T = TypeVar("T")
 
 
 class WorkerDiedError(Exception):
     """The process that worked on a task was killed, most often for want of memory."""
+
+
+class NotSentError(Exception):
+    """The arguments of a task cannot be taken to another process."""
+
+    @classmethod
+    def because(cls, error: BaseException) -> NotSentError:
+        """With the reason in one sentence."""
+        first = (str(error).splitlines() or [""])[0][:200]
+        return cls(f"it cannot be sent to another process ({type(error).__name__}: {first}); try --workers 0")
 
 
 class Done(NamedTuple):
@@ -145,7 +164,12 @@ def _slide(
                 held.append(task)
                 break
             try:
-                pending[executor.submit(function, *arguments(task))] = (task, bytes_needed)
+                packed = pickle.dumps(arguments(task))
+            except Exception as error:  # whatever an argument's own methods raise
+                yield Done(task, None, NotSentError.because(error))
+                continue
+            try:
+                pending[executor.submit(_call, function, packed)] = (task, bytes_needed)
             except BrokenProcessPool as error:
                 broken = True
                 yield Done(task, None, error)
@@ -156,6 +180,18 @@ def _slide(
             failure = future.exception()
             broken = broken or isinstance(failure, BrokenProcessPool)
             yield Done(task, None if failure else future.result(), failure)
+
+
+def _call(function: Callable[..., Any], packed: bytes) -> Any:
+    """In a worker: arguments that cannot be unpacked are an error of their task; the pool's own way kills the worker.
+
+    They were packed by the process that started this one.
+    """
+    try:
+        arguments = pickle.loads(packed)
+    except Exception as error:  # whatever a missing class or its own methods raise
+        raise NotSentError.because(error) from None
+    return function(*arguments)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medssl.adapters.echo_colour import grey_of
 from medssl.adapters.recording import Event, Recording
 from medssl.adapters.sector import find_sector, motion, still_text, temporal_moments
-from medssl.cohort.foreground import bounding_box, label_coordinates, sample_coordinates
+from medssl.cohort.foreground import bounding_box, frame_coordinates, label_coordinates
 from medssl.cohort.frames import fitted, nearest_frames, placed, resize_frames, resize_labels
 from medssl.cohort.preparation import Preparation, Prepared
 from medssl.errors import ConfigError, UnreadableRecording
@@ -131,7 +131,7 @@ class VideoPreparation(Preparation):
             units=("",) * count,
             spacing_mm=self._spacing(recording, found),
             rate_hz=rate_hz,
-            foreground=sample_coordinates(np.broadcast_to(shown, (len(taken), *shown.shape))),
+            foreground=frame_coordinates(shown, len(taken)),
             mask_foreground={name: label_coordinates(mask) for name, mask in masks.items()},
             events=_moved(events, times, taken, rate_hz),
             notes=tuple(notes),
@@ -149,7 +149,7 @@ class VideoPreparation(Preparation):
             raise UnreadableRecording(f"it has {recording.data.shape[-1]} colour channels, not 3", recording.source)
         if len(recording.data) < self.min_frames:
             raise UnreadableRecording(
-                f"{len(recording.data)} frames are too few (at least {self.min_frames})", recording.source
+                f"{_frames_are(len(recording.data))} too few (at least {self.min_frames})", recording.source
             )
         flow = recording.quality.get("coloured_fraction", 0.0)
         if self.doppler == "reject" and (flow > DOPPLER or recording.quality.get("flow_region")):
@@ -250,6 +250,10 @@ class VideoPreparation(Preparation):
             return tuple(round(s, 6) for s in recording.spacing_mm)
         fit = fitted(shape, self.size, keep_aspect=self.aspect == "pad")
         return tuple(round(s * n / m, 6) for s, n, m in zip(recording.spacing_mm, shape, fit.size, strict=True))
+
+
+def _frames_are(count: int) -> str:
+    return f"{count} frame{' is' if count == 1 else 's are'}"
 
 
 def _times(recording: Recording) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from medssl.adapters.recording import Ids, Recording
 from medssl.cohort.manifest import event_rows, manifest_row, scalar_labels
 from medssl.cohort.preparation import Preparation, Prepared
 from medssl.cohort.pseudonyms import Pseudonyms
-from medssl.cohort.recipe import Item, Recipe, load_recipe
+from medssl.cohort.recipe import Item, Recipe, load_recipe, recipe_class
 from medssl.cohort.store import Profile, array_sha256, replace_folder, write_group, write_recording
 from medssl.configurable import build
 from medssl.errors import MedSSLError, UnreadableRecording
@@ -61,10 +62,19 @@ class Job:
         """A job from mappings (kept as JSON, so that a job can be hashed and sent)."""
         return cls(recipe, json.dumps(options, default=str), json.dumps(preparation), **rest)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        with suppress(Exception):  # told where the recipe is used
+            recipe_class(_file(self.recipe))  # items that come with the job may be of a class of the recipe's file
+
+
+def _file(recipe: str) -> str | Path:
+    return Path(recipe) if recipe.endswith(".py") else recipe
+
 
 @functools.lru_cache(maxsize=4)
 def _tools(recipe: str, options: str, preparation: str) -> tuple[Recipe, Preparation]:
-    loaded = load_recipe(Path(recipe) if recipe.endswith(".py") else recipe, json.loads(options))
+    loaded = load_recipe(_file(recipe), json.loads(options))
     loaded.preparation()  # imports the class, so that build() finds it
     return loaded, build(json.loads(preparation), Preparation)  # type: ignore[type-abstract]
 

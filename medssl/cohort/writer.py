@@ -14,7 +14,7 @@ from medssl.cohort.info import CohortInfo
 from medssl.cohort.journal import Journal, claim
 from medssl.cohort.packing import Packer
 from medssl.cohort.plan import Plan, Task, inputs, make_plan
-from medssl.cohort.pool import Done, WorkerDiedError, default_workers, fan_out, memory_limit_bytes
+from medssl.cohort.pool import Done, NotSentError, WorkerDiedError, default_workers, fan_out, memory_limit_bytes
 from medssl.cohort.pseudonyms import Pseudonyms, load_key
 from medssl.cohort.store import Profile
 from medssl.cohort.worker import WORK, Outcome, prepare_item, staged_file
@@ -150,7 +150,7 @@ def _outcome(plan: Plan, done: Done) -> Outcome:
     if done.error is None:
         outcome: Outcome = done.result
         return outcome
-    if isinstance(done.error, WorkerDiedError):
+    if isinstance(done.error, WorkerDiedError | NotSentError):
         return {"rows": [], "rejected": [[done.task.item.source, str(done.error)]], "crashed": True}
     if isinstance(done.error, MedSSLError):
         raise done.error

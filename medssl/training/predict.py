@@ -21,7 +21,7 @@ from medssl.cohort import CohortInfo
 from medssl.cohort.preparation import Preparation, Prepared
 from medssl.cohort.recipe import Item, Recipe, load_recipe
 from medssl.configurable import build
-from medssl.errors import ConfigError, MedSSLError
+from medssl.errors import ConfigError, MedSSLError, UnreadableRecording
 from medssl.progress import track
 from medssl.training.contract import match_input
 from medssl.training.inference import Testing, answers_of, applied, predict_windows, segment
@@ -110,6 +110,8 @@ class _Prediction:
             self.rejected += refused
             for recording in recordings:
                 self._one(recording)
+        except UnreadableRecording as error:
+            self.rejected.append(Rejected(item.source, error.reason))
         except MedSSLError as error:
             self.rejected.append(Rejected(item.source, str(error)))
         except Exception as error:  # one damaged file must not stop the others; it is listed with its fault

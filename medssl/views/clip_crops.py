@@ -86,9 +86,10 @@ def resized_frames(frames: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
         frames: (C, T, height, width) integers.
         size: (height, width).
     """
-    if frames.shape[2:] == tuple(size):
+    old, new = frames.shape[2:], tuple(size)
+    if old == new:
         return frames
     x = torch.from_numpy(np.ascontiguousarray(frames)).float()
-    resized = functional.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
-    limits = np.iinfo(frames.dtype)
-    return resized.round_().clamp_(limits.min, limits.max).numpy().astype(frames.dtype)
+    shrinks = any(n < o for o, n in zip(old, new, strict=True))  # smoothing changes nothing else, and takes its time
+    resized = functional.interpolate(x, size=new, mode="bilinear", align_corners=False, antialias=shrinks)
+    return resized.round_().numpy().astype(frames.dtype)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from medssl.cohort.foreground import body_threshold, bounding_box, label_coordinates, sample_coordinates
+from medssl.cohort.foreground import (
+    body_threshold,
+    bounding_box,
+    frame_coordinates,
+    label_coordinates,
+    sample_coordinates,
+)
 
 
 def test_air_lies_below_the_threshold_and_dark_tissue_above():
@@ -28,6 +34,21 @@ def test_coordinates_are_bounded_inside_the_mask_spread_and_always_the_same():
     assert mask[tuple(first.T)].all()
     assert len(np.unique(first, axis=0)) == 4096
     np.testing.assert_allclose(first.mean(axis=0), [19.5, 24.5, 34.5], atol=0.5)
+
+
+def test_a_picture_that_is_the_same_in_all_frames_gives_what_its_copies_would():
+    picture = np.random.default_rng(0).random((30, 40)) > 0.4
+    for mask, frames in ((picture, 50), (picture, 2), (np.zeros((5, 5), bool), 3)):
+        copies = np.broadcast_to(mask, (frames, *mask.shape))
+        np.testing.assert_array_equal(frame_coordinates(mask, frames), sample_coordinates(copies))
+
+
+def test_frames_of_long_clips_have_their_number():
+    found = frame_coordinates(np.ones((2, 3), bool), 40_000)
+    assert found[:, 0].min() < 30 and found[:, 0].max() > 39_970
+    labels = np.zeros((40_000, 2, 1), np.uint8)
+    labels[39_999, 1, 0] = 1
+    assert label_coordinates(labels)[1].tolist() == [[39_999, 1, 0]]
 
 
 def test_every_label_has_its_own_coordinates():

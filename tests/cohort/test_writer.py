@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,68 @@ def test_a_killed_worker_costs_one_input(make: Make, volumes: Path) -> None:
     cohort = make(volumes, workers=2)
     assert len(cohort) == 6
     assert "killed" in rejects(cohort.path)["bert_killer.npy"]
+
+
+OWN_ITEM = """
+from dataclasses import dataclass
+from pathlib import Path
+
+from medssl.cohort.recipe import Item, Recipe, load_recipe
+
+TOY = load_recipe(Path({toy!r}))
+
+
+@dataclass(frozen=True)
+class OwnItem(Item):
+    extra: object = None
+
+    {more}
+
+
+class Own(Recipe):
+    kind = "volume"
+
+    def find(self, source):
+        return [OwnItem(i.path, i.ids, labels=i.labels, extra={extra}) for i in TOY.find(source)]
+
+    def read(self, item):
+        assert type(item) is OwnItem
+        return TOY.read(item)
+
+    def preparation(self):
+        return TOY.preparation()
+"""
+
+
+def own_recipe(folder: Path, toy: Path, *, more: str = "", extra: str = "1") -> Path:
+    """A recipe of the user's own, with items of a class that its file defines."""
+    file = folder / "own.py"
+    file.write_text(OWN_ITEM.format(toy=str(toy), more=more, extra=extra))
+    return file
+
+
+def test_items_may_be_of_a_class_that_the_recipe_file_defines(toy: Path, volumes: Path, tmp_path: Path) -> None:
+    info = prepare(own_recipe(tmp_path, toy), volumes, tmp_path / "out", workers=1, keep_ids=True)
+    assert (info.n_recordings, info.n_rejected) == (6, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"extra": "lambda: 0"}, "(?i)pickle"),
+        ({"more": "def __reduce__(self): return divmod, (1, 0)"}, "ZeroDivisionError"),
+    ],
+)
+def test_items_that_cannot_reach_a_worker_are_rejected_with_the_true_reason(
+    toy: Path, volumes: Path, tmp_path: Path, options: dict[str, str], reason: str
+) -> None:
+    recipe = own_recipe(tmp_path, toy, **options)
+    with pytest.raises(CohortError, match="all 6 inputs were rejected"):
+        prepare(recipe, volumes, tmp_path / "out", workers=1, keep_ids=True)
+    reasons = set(rejects(tmp_path / "out").values())
+    assert len(reasons) == 1 and re.search(reason, reasons.pop())
+    assert all("cannot be sent to another process" in r for r in rejects(tmp_path / "out").values())
+    assert prepare(recipe, volumes, tmp_path / "out", workers=0, keep_ids=True).n_recordings == 6
 
 
 def test_too_many_rejects_is_an_error_that_keeps_the_rest(make: Make, volumes: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_promised_recipes_are_there() -> None:
     hearts, abdomens = {"acdc", "mmwhs", "sunnybrook"}, {"btcv", "amos"}
     public = {"msd", "ixi", "openmind", "medmnist3d", "mitbih", "cpsc2018", *hearts, *abdomens}
     public |= {"ptb", "ptbxl", "chapman", "sleep_edf", "shhs", "isruc", "dreams", "chbmit", "bonn", "adhd"}
-    public |= {"pocus", "echonet_dynamic", "echonet_pediatric", "camus"}
+    public |= {"pocus", "echonet_dynamic", "echonet_pediatric", "echonet_lvh", "rvenet", "camus"}
     public |= {"mental_arithmetic", "alcoholism", "comet", "uci_har", "ucr_uea"}
     assert own | public <= set(NAMES)
     assert public <= {name for name in NAMES if is_public(name)}

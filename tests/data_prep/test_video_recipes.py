@@ -217,6 +217,61 @@ def test_clips_of_ones_own_are_read_by_the_folder_recipe(tmp_path: Path) -> None
         load_recipe("folder", {"kind": "video", "masks": {"lv": "{patient}.nii"}})
 
 
+def test_clips_that_a_table_names(tmp_path: Path) -> None:
+    write_echo_avi(tmp_path / "a.avi", truth(0).frames, 25)
+    write_echo_dicom(tmp_path / "b", truth(1).frames, 50)  # DICOM without suffix
+    for number, frame in enumerate(truth(1).frames[:3]):
+        png(tmp_path / "frames" / f"{number}.png", frame)
+    rows = [{"path": "a.avi", "patient": "p1", "label_ef": "55", "rate_hz": ""}]
+    rows += [{"path": "b", "patient": "p2", "label_ef": "", "rate_hz": ""}]
+    rows += [{"path": "frames", "patient": "p2", "label_ef": "", "rate_hz": "12"}]
+    write(tmp_path / "clips.csv", [*rows, {**rows[0], "path": "gone.avi"}])
+    recipe, items, rejected = find("table", tmp_path / "clips.csv", kind="video", modality="us")
+    assert "no such file (line 5 of clips.csv)" in rejected["gone.avi"]
+    clips = [one(recipe.read(item)) for item in items.values()]
+    assert [(len(c.data), c.labels["ef"]) for c in clips] == [(T, 55.0), (T, None), (3, None)]
+    assert [c.rate_hz for c in clips] == pytest.approx([25, 50, 12])
+    assert recipe.preparation()(clips[0]).axes == "ctyx"
+    write(tmp_path / "clips.csv", [{**rows[0], "mask_lv": "lv.nii.gz"}])
+    with pytest.raises(RecipeError, match="masks of clips are read by recipes of their own"):
+        find("table", tmp_path / "clips.csv", kind="video")
+
+
+def test_clips_of_a_dicom_tree(tmp_path: Path) -> None:
+    import pydicom
+
+    (tmp_path / "first" / "study").mkdir(parents=True)
+    write_echo_dicom(tmp_path / "first" / "study" / "IM_0001", truth(0).frames, 50, patient="p1")
+    write_echo_dicom(tmp_path / "first" / "study" / "IM_0002", truth(1).frames, 25, patient="p1", syntax="rle")
+    write_echo_dicom(tmp_path / "first" / "nobody.dcm", truth(1).frames, 25)
+    other = pydicom.dcmread(write_echo_dicom(tmp_path / "first" / "ct.dcm", truth(1).frames[:1], 25, patient="p1"))
+    other.Modality = "CT"
+    other.save_as(tmp_path / "first" / "ct.dcm")
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    recipe, items, rejected = find("dicom", tmp_path, kind="video")
+    assert (recipe.modality, [i.ids.patient for i in items.values()]) == ("us", ["p1", "p1"])
+    assert [one(recipe.read(i)).rate_hz for i in items.values()] == pytest.approx([50, 25])
+    assert recipe.preparation()(one(recipe.read(next(iter(items.values()))))).axes == "ctyx"
+    assert rejected == {
+        "nobody.dcm": "nothing says whose it is (patient=id); try patient=study or patient=folder",
+        "ct.dcm": "modality CT, not IVUS/US",
+        "notes.txt": "it is not a DICOM file",
+    }
+    _, by_folder, _ = find("dicom", tmp_path, kind="video", patient="folder")
+    assert {i.ids.patient for i in by_folder.values()} == {"first"} and len(by_folder) == 3
+    with pytest.raises(RecipeError, match="no DICOM image"):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "empty" / "notes.txt").write_text("no DICOM")
+        find("dicom", tmp_path / "empty", kind="video")
+
+
+def png(path: Path, pixels: Any) -> None:
+    import SimpleITK
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels), str(path))
+
+
 # ------------------------------------------------------------------------------------------------ EchoNet-Pediatric
 def ellipse(echo: SyntheticEcho, frame: int) -> list[tuple[float, float]]:
     """Corners (x, y) of the cavity, all around."""
@@ -284,3 +339,142 @@ def test_half_sequences_with_their_masks(camus: Path) -> None:
     _, both, _ = find("camus", camus, require_masks=False)
     unknown = one(recipe.read(both["patient0001_4CH"]))
     assert any("50 frames a second taken" in note for note in unknown.notes)
+
+
+# ------------------------------------------------------------------------------------------------ EchoNet-LVH
+def measured(clip: str, calc: str, value: str, frame: int, split: str = "TRAIN") -> dict[str, Any]:
+    """A row of the table; two end points that no label needs."""
+    place = {"X1": 40.0, "X2": 44.0, "Y1": 50.0, "Y2": 58.0, "Frames": T, "FPS": 50, "Width": 112, "Height": 112}
+    return {"": 0, "HashedFileName": clip, "Calc": calc, "CalcValue": value, "Frame": frame, **place, "split": split}
+
+
+@pytest.fixture
+def lvh(tmp_path: Path) -> Path:
+    for batch, number in (("Batch1", 0), ("Batch3", 1)):
+        (tmp_path / batch).mkdir()
+        write_echo_avi(tmp_path / batch / f"0X{number}.avi", truth(number).frames, 50)
+    rows = [measured("0X0", "IVSd", "1.1", 4), measured("0X0", "LVIDd", "4.5", 4), measured("0X0", "LVPWd", "0.9", 4)]
+    rows += [measured("0X0", "LVIDs", "3.1", 17), measured("0X0", "IVSd", "1.3", 25)]
+    rows += [measured("0X1", "LVIDd", "5", T + 3, "Test"), measured("0XGONE", "IVSd", "1", 0, "val")]
+    write(tmp_path / "MeasurementsList.csv", rows)
+    write_echo_avi(tmp_path / "Batch3" / "0XSURPLUS.avi", truth(0).frames[:2], 50)
+    return tmp_path
+
+
+def test_walls_in_centimetres_and_in_which_frames_they_were_measured(lvh: Path) -> None:
+    recipe, items, rejected = find("echonet_lvh", lvh)
+    assert rejected == {
+        "0XGONE.avi": "listed in MeasurementsList.csv but missing",
+        "0XSURPLUS.avi": "not listed in MeasurementsList.csv",
+    }
+    recording = one(recipe.read(items["0X0"]))
+    assert {k: recording.labels[k] for k in ("ivsd_cm", "lvidd_cm", "lvids_cm", "lvpwd_cm", "split")} == {
+        "ivsd_cm": pytest.approx(1.2),  # of two measurements
+        "lvidd_cm": 4.5,
+        "lvids_cm": 3.1,
+        "lvpwd_cm": 0.9,
+        "split": "train",
+    }
+    assert [(round(e.onset_s * 50), e.value) for e in recording.events] == [
+        *((4, "IVSd"), (4, "LVIDd"), (4, "LVPWd"), (17, "LVIDs"), (25, "IVSd")),
+    ]
+    prepared = recipe.preparation()(recording)
+    assert [e.kind for e in prepared.events] == [TRACE] * 5
+    other = one(recipe.read(items["0X1"]))
+    assert (other.labels["lvidd_cm"], other.labels["ivsd_cm"], other.labels["split"]) == (5.0, None, "test")
+    assert f"measured frame {T + 3} lies outside the {T} frames: taken as frame {T - 1}" in other.notes
+    _, complete, refused = find("echonet_lvh", lvh, require_all=True)
+    assert list(complete) == ["0X0"]
+    assert refused["0X1.avi"] == "it has no IVSd, LVIDs, LVPWd in MeasurementsList.csv"
+
+
+def test_a_table_of_measurements_without_its_columns_is_refused(lvh: Path) -> None:
+    write(lvh / "MeasurementsList.csv", [{"HashedFileName": "0X0", "Calc": "IVSd"}])
+    with pytest.raises(RecipeError, match="no column CalcValue, Frame, split"):
+        find("echonet_lvh", lvh)
+
+
+# ------------------------------------------------------------------------------------------------ RVENet
+@pytest.fixture
+def rvenet(tmp_path: Path) -> Path:
+    (tmp_path / "dicoms").mkdir()
+    rows = []
+    for number, name in enumerate(("0001_AB_1", "0001_AB_2", "0002_CD_1", "loose")):
+        write_echo_dicom(tmp_path / "dicoms" / f"{name}.dcm", truth(number % 2).frames, 40, patient="another")
+        rows.append({"FileName": name, "RVEF": f"{45.5 + number}", "HR": "70", "FPS": "40", "Split": "validation"})
+    rows += [{**rows[0], "FileName": "0009_XY_1"}]
+    rows[0] |= {"RVEF": "", "Split": "Train"}
+    write(tmp_path / "codebook.csv", [{**row, "Age": "60"} for row in rows])
+    write(tmp_path / "another.csv", [{"a": 1}])
+    return tmp_path
+
+
+def test_clips_of_one_patient_are_known_by_their_name(rvenet: Path) -> None:
+    recipe, items, rejected = find("rvenet", rvenet, labels={"age": "Age"})
+    assert {r: i.ids.patient for r, i in items.items()} == {
+        "0001_AB_1": "0001_AB",
+        "0001_AB_2": "0001_AB",
+        "0002_CD_1": "0002_CD",
+    }
+    assert "does not end in _NUMBER" in rejected["loose.dcm"]
+    assert rejected["0009_XY_1.dcm"] == "listed in codebook.csv but missing"
+    assert items["0001_AB_1"].labels == {"rvef": None, "heart_rate": 70.0, "split": "train", "age": 60.0}
+    recording = one(recipe.read(items["0002_CD_1"]))
+    assert (recording.labels["rvef"], recording.labels["split"], recording.rate_hz) == (47.5, "validation", 40.0)
+    prepared = recipe.preparation()(recording)
+    assert (prepared.rate_hz, prepared.image.shape[2:]) == (30.0, (112, 112))
+
+
+def test_the_table_of_rvenet_must_be_one_and_hold_the_columns(rvenet: Path) -> None:
+    with pytest.raises(RecipeError, match="no column Sex; there are FileName"):
+        find("rvenet", rvenet, labels={"sex": "Sex"})
+    (rvenet / "codebook.csv").rename(rvenet / "labels.csv")
+    assert len(find("rvenet", rvenet)[1]) == 3, "under another name as well"
+    write(rvenet / "twice.csv", table(rvenet / "labels.csv"))
+    with pytest.raises(RecipeError, match="2 tables with the columns FileName and RVEF"):
+        find("rvenet", rvenet)
+
+
+# ------------------------------------------------------------------------------------------------ Sunnybrook over time
+@pytest.fixture
+def cine(tmp_path: Path) -> Path:
+    """Slice 2 with all phases, slice 3 with two, slice 4 with one; labels of phases 1 and 8."""
+    echo = truth(0)
+    for place, phases in ((2, range(1, 21)), (3, (1, 8)), (4, (1,))):
+        for phase in phases:
+            name = f"SC-N-02-IM-0001-{20 * place + phase:04d}.dcm.png"
+            png(tmp_path / "images" / "SC-N-02" / name, echo.frames[phase])
+            if phase in (1, 8):
+                area = np.zeros((112, 112), np.uint8)
+                area[40 : 40 + 40 // phase, 40:60] = 255
+                png(tmp_path / "labels" / "SC-N-02" / name, area)
+    return tmp_path
+
+
+def test_phases_of_a_slice_are_a_clip(cine: Path) -> None:
+    recipe, items, rejected = find("sunnybrook", cine, kind="video")
+    assert (recipe.kind, list(items)) == ("video", ["SC-N-02_slice02", "SC-N-02_slice03"])
+    assert "slice 4 of SC-N-02 has a file of one phase alone" in rejected["SC-N-02-IM-0001-0081.dcm.png"]
+    whole = one(recipe.read(items["SC-N-02_slice02"]))
+    np.testing.assert_array_equal(whole.data, truth(0).frames[1:21])
+    assert (whole.rate_hz, whole.spacing_mm, whole.labels["group"]) == (pytest.approx(20), (1.25, 1.25), "healthy")
+    assert whole.labels["lv"].any(axis=(1, 2)).nonzero()[0].tolist() == [0, 7]
+    assert [(e.value, e.onset_s) for e in whole.events] == [("ED", 0.0), ("ES", pytest.approx(7 / 20))]
+    prepared = recipe.preparation()(whole)
+    assert prepared.image.shape == (1, 20, 112, 112) and [e.value for e in prepared.events] == ["ED", "ES"]
+    short = one(recipe.read(items["SC-N-02_slice03"]))
+    assert (len(short.data), short.rate_hz) == (2, pytest.approx(20 / 7))
+    assert "2 of 20 phases have a file" in short.notes
+    assert [e.value for e in recipe.preparation()(short).events] == ["ED", "ES"]
+    with pytest.raises(RecipeError, match="use volume or video"):
+        load_recipe("sunnybrook", {"kind": "signal"})
+
+
+def test_the_real_slices_have_two_phases(shared_data: Path) -> None:
+    recipe, items, rejected = find("sunnybrook", shared_data / "sunnybrook_cmr_png", kind="video")
+    assert (len(items), len(rejected)) == (60, 7)
+    for item in list(items.values())[::12]:
+        prepared = recipe.preparation()(one(recipe.read(item)))
+        assert prepared.image.shape == (1, 2, 112, 112)
+        areas = {e.value: int((prepared.masks["lv"][i] > 0).sum()) for i, e in enumerate(prepared.events)}
+        assert areas["ED"] > areas["ES"] > 0

@@ -137,6 +137,15 @@ def test_frames_are_resized_for_themselves_and_stay_integers() -> None:
     np.testing.assert_allclose(inner, np.arange(25, 140, 20), atol=1)
 
 
+@pytest.mark.parametrize("shape", [(84, 84), (112, 73), (96, 130), (1, 1)])
+def test_frames_are_smoothed_where_they_shrink_and_only_there_since_it_shows_nowhere_else(shape: Any) -> None:
+    frames = rng().integers(0, 256, (1, 3, *shape)).astype(np.uint8)
+    smooth = torch.nn.functional.interpolate(
+        torch.from_numpy(frames).float(), size=(112, 112), mode="bilinear", align_corners=False, antialias=True
+    )
+    np.testing.assert_allclose(resized_frames(frames, (112, 112)), smooth.numpy(), atol=0.5001)
+
+
 def test_reads_no_more_than_the_clip_spans() -> None:
     reader = numbered(100)
     sample = drawn(reader, count=2, stride=3, crop="multi_scale")
