@@ -18,7 +18,8 @@ _BLOCK = 8192  # rows of the bank at a time
 _QUERIES = 256  # and queries
 _CELLS = 2**24  # numbers in one matrix, at most, whatever is asked for
 _DECIMALS = 10  # cosines that agree so far are equal: the same row may differ in the last bits by its place in a block
-_ROUNDING = 2.0**-23  # of one product in single precision, relative
+_ROUNDING = 2.0**-23  # twice the relative error of one operation in single precision: of products, and of lengths
+_SHORTEST = 1e-15  # length that single precision can still square
 
 
 class Neighbours(NamedTuple):
@@ -95,15 +96,19 @@ def _candidates(
     block: NDArray[np.floating], unit: NDArray[np.float64], own: NDArray[np.bool_] | None, k: int, few: int
 ) -> NDArray[np.intp] | None:
     """(q, few) rows that hold the k nearest for certain, by single precision; None where that cannot be told."""
-    rough = unit.astype(np.float32) @ _unit(block).astype(np.float32).T
+    single = block.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        length = np.sqrt(np.einsum("nd,nd->n", single, single))
+    if not (np.isfinite(length).all() and length.min() > _SHORTEST):
+        return None
+    rough = unit.astype(np.float32) @ single.T
+    rough /= length
     if own is not None:
         rough[own] = -np.inf
-    if np.isnan(rough).any():
-        return None
     columns = np.sort(np.argpartition(rough, -few, axis=1)[:, -few:], axis=1)
     ordered = np.partition(np.take_along_axis(rough, columns, axis=1), (0, few - k), axis=1)
     least, kth = ordered[:, 0], ordered[:, few - k]
-    error = np.float32(_ROUNDING * (unit.shape[1] + 4))  # of a sum of products of unit vectors, at worst
+    error = np.float32(_ROUNDING * (unit.shape[1] + 4))  # of a cosine, at worst
     certain = (least < kth - 2 * error) | np.isneginf(least)
     return columns if certain.all() else None
 
