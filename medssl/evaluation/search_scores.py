@@ -7,6 +7,7 @@ interval and tests are over patients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -193,9 +194,14 @@ def summarise(ranked: RankedPair) -> list[dict[str, Any]]:
 
 
 def _facts(found: Interval) -> dict[str, Any]:
-    """Of a measure from 0 to 1, which its interval may not leave; NaN stays."""
-    low, high = (float(np.clip(bound, 0, 1)) for bound in (found.low, found.high))
+    """Of a measure from 0 to 1, which its interval may not leave."""
+    low, high = (_known(float(np.clip(bound, 0, 1))) for bound in (found.low, found.high))
     return {"mean": found.mean, "low": low, "high": high, "n_patients": found.n, "interval": found.method}
+
+
+def _known(value: float) -> float | None:
+    """None for what does not exist, as in ``summary.json``."""
+    return None if math.isnan(value) else value
 
 
 def _shares(values: NDArray[np.float64], owners: NDArray[Any]) -> NDArray[np.float64]:
@@ -264,9 +270,9 @@ def compare(ranked: Sequence[RankedPair], floors: Mapping[str, Sequence[str]]) -
             sums = np.bincount(code, weights=gain) * found.n / len(gain)
             out.append({
                 "encoder": encoder, "floor": floor, "queries": queries, "gallery": gallery, "metric": HEADLINE,
-                "difference": found.mean, "low": found.low, "high": found.high, "n_patients": found.n,
+                "difference": found.mean, "low": _known(found.low), "high": _known(found.high), "n_patients": found.n,
                 "p": sign_flip(sums), "test": "sign flips over patients",
             })  # fmt: skip
     for entry, p in zip(out, holm([float(e["p"]) for e in out]), strict=True):
-        entry["p_holm"] = p
+        entry["p"], entry["p_holm"] = _known(entry["p"]), _known(p)
     return out
