@@ -189,9 +189,10 @@ def _with_optional(arguments: list[str], verb: Verb, function: Callable[..., Any
     if not verb.optional:
         return arguments
     required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    leading = list(itertools.takewhile(lambda word: not word.startswith("--"), arguments))
-    named = [f"--{name}={word}" for name, word in zip(verb.optional, leading[len(required) :], strict=False)]
-    return [*leading[: len(required)], *named, *arguments[len(required) + len(named) :]]
+    leading = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    first, more = leading[: len(required)], leading[len(required) :]
+    named = [f"--{name}={word}" for name, word in zip(verb.optional, more, strict=False)]
+    return [*first, *named, *arguments[len(first) + len(named) :]]
 
 
 def _parse(parser: ArgumentParser, arguments: list[str], function: Callable[..., Any]) -> Namespace:

@@ -51,9 +51,9 @@ def prepared_queries(
         )  # fmt: skip
         found = Cohort(folder)
     except CohortError as error:
-        raise _refused(source, folder, error) from error
+        raise _refused(source, info.kind, folder, error) from error
     if not len(found):
-        raise _refused(source, folder, None)
+        raise _refused(source, info.kind, folder, None)
     return found
 
 
@@ -68,17 +68,18 @@ def _settings(gallery: Cohort) -> dict[str, Any]:
     return arguments
 
 
-def _refused(source: Path, folder: Path, error: Exception | None) -> MedSSLError:
+def _refused(source: Path, kind: str, folder: Path, error: Exception | None) -> MedSSLError:
     """Why nothing came of a query, from ``rejected.csv`` where it says so."""
     import csv
 
+    said = f"the query '{source}' cannot be searched among {kind}s"
     file = folder / "rejected.csv"
     if file.is_file():
         with file.open(encoding="utf-8", newline="") as handle:
             reasons = list(dict.fromkeys(row["reason"] for row in csv.DictReader(handle)))
         if reasons:
-            return CohortError(f"the query '{source}' cannot be used: {'; '.join(reasons[:3])}")
-    return CohortError(f"the query '{source}' cannot be used: {error or 'it holds no recording'}")
+            return CohortError(f"{said}: {'; '.join(reasons[:3])}")
+    return CohortError(f"{said}: {error or 'it holds no recording'}")
 
 
 def same_recording(queries: Cohort, row: int, gallery: Cohort) -> int | None:

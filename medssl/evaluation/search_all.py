@@ -111,8 +111,10 @@ def _strips(search: Search, ranked: RankedPair, most: int, seed: int, pictures: 
                 zip(ranked.rows[i], ranked.similarity[i], ranked.hits[i], strict=True), start=1)
             if np.isfinite(similarity)
         ]  # fmt: skip
-        yield {"encoder": ranked.encoder, "query": query, "hits": hits, "n_relevant": int(ranked.n_relevant[i]),
-               "n_items": int(ranked.n_items[i])}  # fmt: skip
+        yield {
+            "encoder": ranked.encoder, "gallery": pair.gallery, "query": query, "hits": hits,
+            "n_relevant": int(ranked.n_relevant[i]), "n_items": int(ranked.n_items[i]),
+        }  # fmt: skip
 
 
 def _hits(search: Search, ranked: RankedPair) -> pd.DataFrame:

@@ -183,7 +183,8 @@ def _strips(s: Entry, pictures: Arrays) -> Html:
 
 def _strip(strip: Entry, pictures: Arrays, known: dict[int, Html], first: Sequence[str], several: bool) -> Html:
     query = strip["query"]
-    title = f"Query {query['recording']}" + (f", {strip['encoder']}" if several else "")
+    across = f" in {strip['gallery']}" if strip.get("gallery", query["cohort"]) != query["cohort"] else ""
+    title = f"Query {query['recording']}{across}" + (f", {strip['encoder']}" if several else "")
     about = ""
     if "n_relevant" in strip:
         about = f"{strip['n_relevant']} of {strip['n_items']} recordings are relevant"
@@ -208,7 +209,7 @@ def _place(item: Entry, pictures: Arrays, known: dict[int, Html], first: Sequenc
     labels = sorted(item["labels"].items(), key=lambda pair: pair[0] not in first)
     told = [tag("span", v) if n in first else tag("span", f"{n}: {v}", class_="muted") for n, v in labels]
     facts = [
-        item["recording"], f"patient {item['patient']}" if item["patient"] else "",
+        item["recording"], f"patient {item['patient']}" if item["patient"] not in ("", item["recording"]) else "",
         f"{item['cohort']} · {item['modality'] or item['kind']}",
     ]  # fmt: skip
     told += [tag("span", fact, class_="muted") for fact in facts if fact]

@@ -203,6 +203,16 @@ def test_nothing_in_common_across_cohorts_is_said(torsos: Path, tmp_path: Path) 
         search("pixels", torsos, also=[tmp_path / "later"], label=["class", "findings"], cross=True)
 
 
+def test_help_shows_what_may_stand_without_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    assert "--query" in capsys.readouterr().out
+    assert main(["search", "run"]) == 2
+    assert "cohort is missing" in capsys.readouterr().err
+    assert main(["search", "run", "cohort", "query", "more"]) == 2
+    assert "unknown option 'more'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -233,7 +243,7 @@ def test_a_query_of_another_kind_gets_one_sentence(
     signal = ecgs.parent / "raw-signals" / "p001_1.hea"
     assert main(["search", str(run), str(torsos), str(signal)]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "p001_1.hea' cannot be used" in message
+    assert "p001_1.hea' cannot be searched among volumes" in message
     (tmp_path / "empty").mkdir()
     assert main(["search", str(run), str(torsos), str(tmp_path / "empty")]) == 2
     assert "no volume file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Small cohorts of synthetic patients with labels, and encoders that were never trained, for ``embed`` and ``search``."""
+"""Small cohorts of synthetic patients with labels, and untrained encoders, for ``embed`` and ``search``."""
 
 from __future__ import annotations
 
