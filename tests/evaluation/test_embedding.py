@@ -183,3 +183,13 @@ def test_an_encoder_of_another_kind_and_a_wrong_name_are_refused(
     assert "must end in .parquet" in capsys.readouterr().err
     assert main(["embed", "pixels", str(torsos), str(tmp_path / "o.parquet")]) == 0
     assert capsys.readouterr().out.strip().endswith("o.parquet")
+
+
+def test_files_of_every_released_version_stay_readable() -> None:
+    """Version 1: three torsos by a small encoder."""
+    found = read_embeddings(Path(__file__).parent / "archives" / "embeddings-v1.parquet")
+    assert found.about["format_version"] == 1 and found.about["encoder"]["kind"] == "run"
+    assert found.recordings.tolist() == ["torso_001", "torso_002", "torso_003"]
+    assert found.features.shape == (3, 16) and found.features.dtype == np.float32
+    expected = [0.00033087143674492836, 0.07514295727014542, 0.01656867004930973]
+    np.testing.assert_allclose(found.features[0, :3], expected, rtol=1e-6)
