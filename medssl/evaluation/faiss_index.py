@@ -21,6 +21,7 @@ _TRAINED_FROM = 39  # recordings a cell; with fewer the search is exact
 _LOOKED_INTO = 32  # cells
 _MOST_OWN = 1000  # recordings of one patient that may crowd the first places
 _QUERIES = 256
+_CELLS = 2**24  # numbers of what was found, at most
 
 
 def require_faiss() -> Any:
@@ -60,8 +61,9 @@ def faiss_neighbours(
     index = _index(faiss, _unit(bank))
     rows = np.zeros((len(query), k), dtype=np.intp)
     similarity = np.full((len(query), k), -np.inf)
-    for start in range(0, len(query), _QUERIES):
-        chosen = slice(start, start + _QUERIES)
+    step = max(1, min(_QUERIES, _CELLS // ((k + more) * bank.shape[1])))
+    for start in range(0, len(query), step):
+        chosen = slice(start, start + step)
         unit = _unit(query[chosen])
         found = np.asarray(index.search(unit, min(k + more, len(bank)))[1])
         found = np.sort(found, axis=1)

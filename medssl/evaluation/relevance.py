@@ -7,7 +7,7 @@ is a label of its own where the data say so). A recording whose label is unknown
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -35,6 +35,12 @@ class Labelled:
 
     rows: NDArray[np.int64]
     has: NDArray[np.bool_]
+
+    def of_patients(self, cohort: Cohort, patients: Collection[str]) -> Labelled:
+        """Those of some patients."""
+        wanted = set(patients)
+        kept = np.array([p in wanted for p in cohort.manifest["patient"].iloc[self.rows]], dtype=bool)
+        return Labelled(self.rows[kept], self.has[kept])
 
 
 def labels_of(cohorts: Sequence[Cohort], labels: Sequence[str]) -> tuple[list[Labelled], tuple[str, ...]]:

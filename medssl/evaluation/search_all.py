@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medssl.errors import CohortError
 from medssl.evaluation.relevance import Labelled, Rule, labels_of
 from medssl.evaluation.sampling import spread
 from medssl.evaluation.search_arms import Search, arm_of, floors_of, notes_of, ranker_of
@@ -37,8 +38,8 @@ RULES = {
 
 
 def evaluate_search(
-    search: Search, *, label: Sequence[str], rule: Rule, share: float, cross: bool, floors: bool, strips: int,
-    seed: int, out: Path | None,
+    search: Search, *, label: Sequence[str], rule: Rule, share: float, split: str | None, cross: bool, floors: bool,
+    strips: int, seed: int, out: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Figures of every encoder and cohort, their comparison with the floors, and a few strips.
 
@@ -48,15 +49,15 @@ def evaluate_search(
     Raises:
         MedSSLError: no such label, nothing to find, or an encoder does not fit.
     """
-    cohorts = list(search.cohorts.values())
-    labelled, classes = labels_of(cohorts, label)
+    labelled, classes = labels_of(list(search.cohorts.values()), label)
+    sides = _sides(search, labelled, split)
     arms = [arm_of(search, name) for name in search.encoders]
     own = list(arms)
     below, belong = floors_of(search, arms) if floors else ([], {})
     arms += below
     ranked: list[RankedPair] = []
     notes: list[str] = []
-    for pair in _pairs(search, labelled, cross):
+    for pair in _pairs(search, sides, cross):
         for arm in arms:
             query, items = arm.features[pair.queries], arm.features[pair.gallery]
             if query.shape[1] != items.shape[1]:
@@ -76,7 +77,7 @@ def evaluate_search(
         "kind": "search", "mode": "evaluation", "encoder": search.main, "metric": HEADLINE, "ks": list(KS),
         "depth": DEPTH, "label": list(label), "classes": list(classes), "relevance": rule,
         "relevance_meaning": RULES[rule].format(share=share), "exclude": search.exclude, "index": search.index,
-        "top": search.top, "cross": cross, "seed": seed, **search.facts(own[0]),
+        "top": search.top, "cross": cross, "split": split, "seed": seed, **search.facts(own[0]),
         "encoders": {a.name: a.about["encoder"] for a in arms}, "floors": belong, "results": results,
         "comparisons": comparisons, "notes": notes + [n for a in own for n in notes_of(a, search.cohorts)],
     }  # fmt: skip
@@ -89,13 +90,38 @@ def evaluate_search(
     return summary
 
 
-def _pairs(search: Search, labelled: Sequence[Labelled], cross: bool) -> Iterator[Pair]:
+def _sides(search: Search, labelled: Sequence[Labelled], split: str | None) -> list[tuple[Labelled, Labelled]]:
+    """(queries, gallery) of every cohort: all recordings both times, or test against development patients.
+
+    Raises:
+        SplitError: a cohort has no such split, or an encoder was pre-trained on its test patients.
+        CohortError: a side of it is empty.
+    """
+    if split is None:
+        return [(own, own) for own in labelled]
+    from medssl.splits import Split
+    from medssl.training.finetune import check_leak
+
+    sides = []
+    for (name, cohort), own in zip(search.cohorts.items(), labelled, strict=True):
+        found = Split.load(cohort.path, split)
+        for source in search.encoders.values():
+            check_leak(Path(source), cohort, found)
+        asks, answers = (own.of_patients(cohort, p) for p in (found.test, found.development))
+        if not len(asks.rows) or not len(answers.rows):
+            side = "answers" if len(asks.rows) else "asks"
+            raise CohortError(f"nobody with the label {side} in '{name}' by split '{split}'; give another --split")
+        sides.append((asks, answers))
+    return sides
+
+
+def _pairs(search: Search, sides: Sequence[tuple[Labelled, Labelled]], cross: bool) -> Iterator[Pair]:
     """Every cohort with itself, then with every other one."""
     names = list(search.cohorts)
-    of = dict(zip(names, labelled, strict=True))
+    of = dict(zip(names, sides, strict=True))
     wanted = [(n, n) for n in names] + [(a, b) for a in names for b in names if cross and a != b]
     for a, b in wanted:
-        yield Pair.of((a, b), (search.cohorts[a], search.cohorts[b]), (of[a], of[b]), search.exclude)
+        yield Pair.of((a, b), (search.cohorts[a], search.cohorts[b]), (of[a][0], of[b][1]), search.exclude)
 
 
 def _strips(search: Search, ranked: RankedPair, most: int, seed: int, pictures: Pictures) -> Iterator[dict[str, Any]]:

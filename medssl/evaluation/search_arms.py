@@ -141,6 +141,8 @@ def notes_of(arm: Arm, cohorts: Mapping[str, Cohort]) -> list[str]:
     """What one must know of an encoder to believe its figures."""
     from medssl.training.export import labels_note
 
+    if arm.source is None and arm.about["encoder"]["kind"] == "run":
+        return [f"whom {arm.name} was pre-trained on cannot be told from a file of embeddings"]
     if arm.source is None or not arm.source.provenance:
         return []
     seen = arm.source.provenance.get("patients", {})

@@ -33,7 +33,7 @@ KS = (1, 3, 5, 10)
 DEPTH = 1000  # ranks that are looked at; the reciprocal rank of a first hit beyond is 0
 HEADLINE = "map_at_10"  # the hit rate is near 1 by chance where classes are few
 MACRO = "macro mean"
-_CELLS = 2**26
+_CELLS = 2**24  # of a matrix of relevance
 Ranker = Callable[..., Neighbours]
 
 
@@ -78,12 +78,12 @@ class Pair:
         """Whether queries are ranked against their own cohort."""
         return self.queries == self.gallery
 
-    def codes(self) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
+    def codes(self) -> tuple[NDArray[np.integer], NDArray[np.integer]] | None:
         """(Q,), (N,) numbers that are equal for what must not answer a query; None where everything may."""
         if self.item_owners is not None:
             query, items = patient_codes(self.query_owners, self.item_owners)
             return query, items
-        return (np.arange(len(self.query.rows)),) * 2 if self.within else None
+        return (self.query.rows, self.items.rows) if self.within else None
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def rank(
     codes = pair.codes()
     given = {} if codes is None else {"query_patients": codes[0], "bank_patients": codes[1]}
     n = len(pair.items.rows)
-    found = ranker(items[pair.items.rows], query[pair.query.rows], k=min(DEPTH, n), **given)
+    found = ranker(_of(items, pair.items.rows), _of(query, pair.query.rows), k=min(DEPTH, n), **given)
     hits, n_items, n_relevant = _judged(pair, codes, found, rule, share)
     if not n_relevant.any():
         raise CohortError(
@@ -157,8 +157,17 @@ def rank(
     )  # fmt: skip
 
 
+def _of(x: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.floating]:
+    """Some rows, without a copy where all are meant."""
+    return x if np.array_equal(rows, np.arange(len(x))) else x[rows]
+
+
 def _judged(
-    pair: Pair, codes: tuple[NDArray[np.intp], NDArray[np.intp]] | None, found: Neighbours, rule: Rule, share: float
+    pair: Pair,
+    codes: tuple[NDArray[np.integer], NDArray[np.integer]] | None,
+    found: Neighbours,
+    rule: Rule,
+    share: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
     """(hits (Q, d), items that could be found (Q,), relevant ones (Q,)), a few queries at a time."""
     n = len(pair.items.rows)

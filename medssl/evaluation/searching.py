@@ -38,6 +38,7 @@ def search(
     label: Sequence[str] = (),
     relevance: Rule = "any",
     jaccard: float = 0.5,
+    split: str | None = None,
     cross: bool = False,
     top: int = 10,
     exclude: Literal["patient", "none"] = "patient",
@@ -70,6 +71,7 @@ def search(
         label: what makes a recording relevant, one for all cohorts or one each; ``NAME:A,B`` looks at these classes.
         relevance: of several labels at once: ``any`` in common, ``exact`` the same, or a ``jaccard`` share.
         jaccard: that share, above 0 to 1.
+        split: of every cohort: its test patients ask and its development patients answer; by default all do both.
         cross: also ask with the recordings of each cohort in every other one.
         top: hits of each query.
         exclude: ``patient`` never answers with a recording of the query's patient; ``none`` only not with itself.
@@ -88,7 +90,9 @@ def search(
     Raises:
         MedSSLError: something is not there or does not fit.
     """
-    _check(query, label, relevance, jaccard, cross, also, top, index)
+    _check(query, label, split, relevance, jaccard, cross, also, top, index)
+    if out is not None:
+        _refuse_others(Path(out))
     settings = EmbedSettings(view, windows, None if size is None else tuple(size), batch, accelerator, allow_mismatch)
     cohorts = _open([Path(cohort), *map(Path, also)])
     encoders = _named(encoder, beside or {}, several=len(cohorts) > 1)
@@ -103,8 +107,8 @@ def search(
             from medssl.evaluation.search_all import evaluate_search
 
             result = evaluate_search(
-                asked, label=label, rule=relevance, share=jaccard, cross=cross, floors=floors, strips=strips, seed=seed,
-                out=out,
+                asked, label=label, rule=relevance, share=jaccard, split=split, cross=cross, floors=floors,
+                strips=strips, seed=seed, out=out,
             )  # fmt: skip
     if out is not None:
         from medssl.report import report
@@ -114,12 +118,14 @@ def search(
 
 
 def _check(
-    query: str | None, label: Sequence[str], relevance: Rule, jaccard: float, cross: bool, also: Sequence[Path],
-    top: int, index: str,
+    query: str | None, label: Sequence[str], split: str | None, relevance: Rule, jaccard: float, cross: bool,
+    also: Sequence[Path], top: int, index: str,
 ) -> None:  # fmt: skip
     """Refuse options that contradict each other, before any work."""
     if query is None and not label:
         raise ConfigError("without a QUERY every recording asks, and --label must say what is relevant")
+    if query is not None and split is not None:
+        raise ConfigError("--split belongs to a search without QUERY; a query is answered by the whole cohort")
     if query is not None and label:
         raise ConfigError("--label belongs to a search without QUERY; the hits of a query show all their labels")
     if relevance == "jaccard" and not 0 < jaccard <= 1:
@@ -132,6 +138,20 @@ def _check(
         from medssl.evaluation.faiss_index import require_faiss
 
         require_faiss()
+
+
+def _refuse_others(out: Path) -> None:
+    """A folder that holds a run or a study is not written over.
+
+    Raises:
+        ConfigError: it does.
+    """
+    from medssl.training.run import read_summary
+
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out '{out}' is a file; give a folder")
+    if (out / "config.yaml").exists() or read_summary(out).get("kind", "search") != "search":
+        raise ConfigError(f"'{out}' holds a run or a study; give another --out")
 
 
 def _open(paths: Sequence[Path]) -> dict[str, Cohort]:

@@ -68,6 +68,8 @@ def _lead(s: Entry, title: str) -> Html:
     }  # fmt: skip
     if s["mode"] == "evaluation":
         facts |= {"Relevant by": ", ".join(s["label"])}
+        if s["split"] is not None:
+            facts |= {"Asking and answering": f"test and development patients of split {s['split']}"}
     said = tag("p", s["verdict"], class_="verdict", role="note", aria_label="Verdict") if "verdict" in s else Html("")
     notes = tag("div", tag("ul", *(tag("li", n) for n in s["notes"])), class_="warn") if s["notes"] else Html("")
     kinds = ", ".join(dict.fromkeys(c["modality"] or c["kind"] for c in s["cohorts"].values()))

@@ -16,10 +16,12 @@ from toy_searches import run_for, signals, volumes
 
 from medssl.cli import main
 from medssl.cohort import Cohort
-from medssl.errors import CohortError, ConfigError
+from medssl.errors import CohortError, ConfigError, SplitError
 from medssl.evaluation.embedding import embed
 from medssl.evaluation.embedding_files import read_embeddings
 from medssl.evaluation.searching import search
+from medssl.splits import split
+from medssl.training.export import patient_marks
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,30 @@ def test_several_encoders_have_a_line_each_and_share_their_floors(torsos: Path, 
     assert [s["encoder"] for s in two["strips"]] == ["mine", "second"]
 
 
+def test_test_patients_ask_and_development_patients_answer(torsos: Path, run: Path, tmp_path: Path) -> None:
+    cohort = Path(shutil.copytree(torsos, tmp_path / "torsos"))
+    made = split(cohort, test=2)
+    found = search(str(run), cohort, label=["class"], split="default", out=tmp_path / "out", floors=False)
+    rows = pd.DataFrame(hits(tmp_path / "out"))
+    assert set(rows["query_patient"]) <= set(made.test) and set(rows["patient"]) <= set(made.development)
+    manifest = Cohort(cohort).manifest
+    known = manifest[manifest["label_class"].notna()]["patient"]
+    assert found["results"][0]["n_items"] == int(known.isin(made.development).sum())
+    assert found["results"][0]["n_queries"] + found["results"][0]["n_skipped"] == int(known.isin(made.test).sum())
+    everyone = search(str(run), cohort, label=["class"], split="default", floors=False, exclude="none")
+    assert everyone["results"][0]["mean"] == found["results"][0]["mean"]  # no patient is on both sides
+    about = json.loads((run / "encoder" / "encoder.json").read_text())
+    leaky = Path(shutil.copytree(run, tmp_path / "leaky"))
+    fingerprint = Cohort(cohort).info.fingerprint
+    about["provenance"]["patients"] = {fingerprint: list(patient_marks(fingerprint, made.test).values())}
+    (leaky / "encoder" / "encoder.json").write_text(json.dumps(about))
+    with pytest.raises(SplitError, match="was pre-trained on 2 test patients"):
+        search(str(leaky), cohort, label=["class"], split="default")
+    assert "pre-trained on 2 of the 5 patients" in search(str(leaky), cohort, label=["class"])["notes"][0]
+    with pytest.raises(SplitError):
+        search(str(run), cohort, label=["class"], split="other")
+
+
 def test_rules_of_relevance_change_what_is_found(torsos: Path) -> None:
     given: dict[str, Any] = {"label": ["findings"], "floors": False, "exclude": "none"}
     counts = {
@@ -252,6 +278,18 @@ def test_a_query_of_another_kind_gets_one_sentence(
     options = ["--options", "rate_hz=125", "units=mV", "channels=[X]"]
     assert main(["search", str(lead), str(ecgs), str(tmp_path / "short.npy"), *options]) == 2
     assert "medssl: " in capsys.readouterr().err
+
+
+def test_a_run_or_a_study_is_not_written_over(torsos: Path, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "summary.json").write_text('{"kind": "study"}')
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("cohort: [a]")
+    (tmp_path / "notes.txt").write_text("years of work")
+    for name, said in (("study", "holds a run or a study"), ("run", "holds a run"), ("notes.txt", "is a file")):
+        with pytest.raises(ConfigError, match=said):
+            search(str(run), torsos, "torso_001", out=tmp_path / name)
+    assert [p.name for p in (tmp_path / "study").iterdir()] == ["summary.json"]
 
 
 def test_an_embed_file_of_another_cohort_is_refused(
