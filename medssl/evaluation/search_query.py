@@ -44,29 +44,36 @@ def answer(
         near = difflib.get_close_matches(query, recordings.tolist(), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else "; ids are in its recordings.parquet"
         raise CohortError(f"'{query}' is no recording of '{gallery.path}' and no file{hint}")
-    pictures = Pictures()
-    if len(known):
-        arms = [arm_of(search, n) for n in search.encoders]
-        queries = {n: a.features[name][known] for a in arms for n in [a.name]}
-        rows = [int(known[0])]
-        asked = [(item(pictures, name, gallery, row=rows[0]), rows[0])]
-        return _finish(search, arms, queries, asked, [], pictures, out)
-    with tempfile.TemporaryDirectory() as folder:
-        from medssl.evaluation.raw_queries import prepared_queries, same_recording
+    if not len(known):
+        return _of_files(search, Path(query), recipe, options, out)
+    pictures, row = Pictures(), int(known[0])
+    arms = [arm_of(search, n) for n in search.encoders]
+    queries = {arm.name: arm.features[name][known] for arm in arms}
+    return _finish(search, arms, queries, [(item(pictures, name, gallery, row=row), row)], [], pictures, out)
 
-        _refuse_files(search)
-        fresh = prepared_queries(Path(query), gallery, Path(folder) / "query", recipe=recipe, options=options)
+
+def _of_files(
+    search: Search, source: Path, recipe: str, options: Mapping[str, Any], out: Path | None
+) -> dict[str, Any]:  # fmt: skip
+    """Hits of raw files; one that the cohort holds already belongs to the same patient."""
+    from medssl.evaluation.raw_queries import prepared_queries, same_recording
+
+    _refuse_files(search)
+    name, gallery = next(iter(search.cohorts.items()))
+    recordings = gallery.manifest["recording"].to_numpy(dtype=object)
+    pictures, notes = Pictures(), []
+    asked: list[tuple[dict[str, Any], int]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = prepared_queries(source, gallery, Path(folder) / "query", recipe=recipe, options=options)
         arms = [arm_of(search, n) for n in search.encoders]
-        queries = {a.name: _features(search, a, gallery, fresh, Path(folder)) for a in arms}
-        twins = [same_recording(fresh, row, gallery) for row in range(len(fresh))]
-        asked, notes = [], []
-        for row, twin in enumerate(twins):
-            place = item(pictures, "query", fresh, row=row)
+        queries = {arm.name: _features(search, arm, gallery, fresh, Path(folder)) for arm in arms}
+        for row in range(len(fresh)):
+            place, twin = item(pictures, "query", fresh, row=row), same_recording(fresh, row, gallery)
             if twin is not None:
                 place["patient"] = str(gallery.manifest["patient"].iloc[twin])
                 notes.append(f"{place['recording']} is recording {recordings[twin]} of {name}, by its bytes")
             asked.append((place, -1 if twin is None else twin))
-        if any(twin is None for twin in twins) and search.exclude == "patient":
+        if search.exclude == "patient" and any(row < 0 for _, row in asked):
             notes.append("whose a raw file is cannot be told, so recordings of the same patient may be among the hits")
         return _finish(search, arms, queries, asked, notes, pictures, out)
 
