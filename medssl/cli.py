@@ -7,6 +7,8 @@ help and the YAML that ``--print_config`` prints. Nothing heavy is imported befo
 from __future__ import annotations
 
 import importlib
+import inspect
+import itertools
 import os
 import sys
 import textwrap
@@ -35,6 +37,7 @@ class Verb:
         positional: required parameters stand without a dash.
         config: takes ``--config`` and names classes (encoders, methods, ...) in it, so those are imported first.
         hint: what to do next, printed when the verb is done; ``{name}`` is filled from its arguments.
+        optional: parameters that may follow the required ones without a dash.
     """
 
     target: str
@@ -42,6 +45,7 @@ class Verb:
     positional: bool = False
     config: bool = False
     hint: str = ""
+    optional: tuple[str, ...] = ()
 
 
 VERBS: dict[str, Verb] = {
@@ -65,6 +69,13 @@ VERBS: dict[str, Verb] = {
     ),
     "compare": Verb("medssl.evaluation.comparing:compare", "which method, within a stated time", config=True),
     "predict": Verb("medssl.training.predict:predict", "raw files in, masks or a table out", positional=True),
+    "embed": Verb("medssl.evaluation.embedding:embed", "one vector a recording, in a Parquet file", positional=True),
+    "search": Verb(
+        "medssl.evaluation.searching:search",
+        "the nearest cases of a recording or file; without one, how well an encoder retrieves",
+        positional=True,
+        optional=("query",),
+    ),
     "audit leakage": Verb(
         "medssl.audit.leakage:leakage", "patients or copies on two sides of a split, labels that metadata give away"
     ),
@@ -108,6 +119,7 @@ def _run(arguments: list[str]) -> int:
     verb = VERBS[name]
     function = _function(verb)
     parser = _parser(name, verb, function)
+    rest = _with_optional(rest, verb, function)
     namespace = _parse(parser, _named_configs(rest) if verb.config else rest, function)
     if verb.config:
         _fit_channels(namespace)
@@ -170,6 +182,17 @@ def _parser(name: str, verb: Verb, function: Callable[..., Any]) -> ArgumentPars
         parser.add_argument("--config", action="config", help="YAML file, or a name from `medssl list configs`")
     parser.add_function_arguments(function, as_group=False, as_positional=verb.positional, fail_untyped=True)
     return parser
+
+
+def _with_optional(arguments: list[str], verb: Verb, function: Callable[..., Any]) -> list[str]:
+    """Names the words that stand after the required ones and before the first option: ``search RUN COHORT QUERY``."""
+    if not verb.optional:
+        return arguments
+    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    leading = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    first, more = leading[: len(required)], leading[len(required) :]
+    named = [f"--{name}={word}" for name, word in zip(verb.optional, more, strict=False)]
+    return [*first, *named, *arguments[len(first) + len(named) :]]
 
 
 def _parse(parser: ArgumentParser, arguments: list[str], function: Callable[..., Any]) -> Namespace:

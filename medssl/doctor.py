@@ -87,7 +87,14 @@ def _packages() -> Iterator[Check]:
         yield Check("packages", "fail", "missing or too old: " + ", ".join(missing), "pip install --upgrade medssl")
     else:
         yield Check("packages", "ok", ", ".join(found))
-    modules = {"cluster": "distributed", "onnx": "onnxscript", "ant": "antio", "wandb": "wandb", "mlflow": "mlflow"}
+    modules = {
+        "cluster": "distributed",
+        "onnx": "onnxscript",
+        "ant": "antio",
+        "wandb": "wandb",
+        "mlflow": "mlflow",
+        "faiss": "faiss",
+    }
     for extra, module in modules.items():
         if importlib.util.find_spec(module) is None:
             yield Check(f"extra '{extra}'", "warn", "not installed (optional)", f"pip install 'medssl[{extra}]'")

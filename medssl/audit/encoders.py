@@ -113,15 +113,11 @@ def _embedded(cohort: Cohort, encoder: str) -> NDArray[np.float32]:
     from medssl.training.contract import match_input
     from medssl.training.heads import choose_size
     from medssl.training.settings import FinetuneSettings
-    from medssl.training.targets import Target
+    from medssl.training.targets import every_recording
 
     network, inputs = load_encoder(encoder)
     matched = match_input(inputs, cohort.info, any_channels=network.any_channels)
-    rows = np.arange(len(cohort))
-    whole = Target(
-        cohort, "regression", "", "label", (), (), False, rows, np.zeros(len(rows), dtype=np.float32), None,
-        cohort.manifest["patient"].to_numpy(dtype=object),
-    )  # fmt: skip
+    whole = every_recording(cohort)
     size = choose_size(network, whole, FinetuneSettings())
     network.check_input(len(matched.names), size)
-    return features(network, whole, rows, size=size, channels=matched.channels, windows=_WINDOWS)
+    return features(network, whole, np.arange(len(whole)), size=size, channels=matched.channels, windows=_WINDOWS)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page for a run or a study."""
+"""One self-contained HTML page for a run, a study or a search."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ __all__ = ["report"]
 
 
 def report(path: Path, out: Path | None = None) -> Path:
-    """Write the page of a study or a run: one HTML file without references to any other file or to the network.
+    """Write the page of a study, a run or a search: one HTML file that refers to no other file and not to the network.
 
     Args:
-        path: a study (``medssl evaluate``) or a run (``medssl pretrain``, ``medssl finetune``).
+        path: of a study (``medssl evaluate``), a run (``medssl pretrain``, ``medssl finetune``) or a search.
         out: the HTML file; by default ``report.html`` in ``path``.
 
     Returns:
         Where it lies.
 
     Raises:
-        ConfigError: ``path`` is neither.
+        ConfigError: ``path`` is none of them.
     """
     path = Path(path)
     file = path / "summary.json"
     if not file.is_file():
         raise ConfigError(
             f"'{path}' is no run or study (it has no summary.json); give the --out of `medssl pretrain`, `medssl "
-            "finetune` or `medssl evaluate`"
+            "finetune`, `medssl evaluate` or `medssl search`"
         )
     try:
         kind = json.loads(file.read_text(encoding="utf-8")).get("kind")
@@ -42,6 +42,10 @@ def report(path: Path, out: Path | None = None) -> Path:
         from medssl.report.representation import quality_page
 
         page = quality_page(path)
+    elif kind == "search":
+        from medssl.report.search_page import search_page
+
+        page = search_page(path)
     else:
         from medssl.report.run_page import run_page
 

@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 
 from medssl.report.html import Html, escape
 
-__all__ = ["contour_path", "png", "strip_picture"]
+__all__ = ["contour_path", "png", "strip_picture", "trace_picture"]
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
-    """A grey image (H, W) as PNG."""
-    height, width = image.shape
-    rows = np.zeros((height, width + 1), dtype=np.uint8)  # each row starts with its filter type, 0
-    rows[:, 1:] = image
+    """A grey image (H, W), or a coloured one (H, W, 3), as PNG."""
+    height, width = image.shape[:2]
+    rows = np.zeros((height, image[0].size + 1), dtype=np.uint8)  # each row starts with its filter type, 0
+    rows[:, 1:] = image.reshape(height, -1)
+    kind = 2 if image.ndim == 3 else 0
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
@@ -136,6 +137,18 @@ def strip_picture(
         '<div class="scroll" tabindex="0" role="region" aria-label="signal strip">'
         f'<svg class="strip" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg></div>"
+    )
+
+
+def trace_picture(signal: NDArray[np.floating], label: str) -> Html:
+    """A few channels (C, T) of a signal as a small picture, each over its own range."""
+    width, height = 160, 110
+    lane = height / len(signal)
+    paths = "".join(
+        f'<path class="trace" d="{_trace(own, 2, width - 4, lane * i, lane)}"/>' for i, own in enumerate(signal)
+    )
+    return Html(
+        f'<svg class="small-trace" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{paths}</svg>'
     )
 
 

@@ -97,7 +97,12 @@ footer{padding-top:1rem;padding-bottom:2.5rem;font-size:.9rem;color:var(--muted)
 @media (max-width:40rem){svg.line text{font-size:20px}
 body{font-size:15px}h1{font-size:1.4rem}.verdict{font-size:1.05rem}}
 .strip{width:100%;min-width:44rem;height:auto;display:block}
-@media print{nav,.skip,.controls,.legend [data-series=all]{display:none}body{font-size:10.5pt}
+.hits{display:flex;gap:.7rem;list-style:none;padding:.2rem;margin:.3rem 0 1.4rem;align-items:flex-start}
+.hits li{flex:0 0 8.2rem;font-size:.8rem;line-height:1.35;overflow-wrap:anywhere}
+.hits li:first-child{border-right:.2rem solid var(--accent);padding-right:.7rem;flex-basis:9.1rem}
+.hits img,.small-trace{width:100%;height:6.4rem;object-fit:contain;background:#000;border-radius:.25rem;display:block}
+.small-trace{background:var(--card)}.hits strong{display:block;margin-top:.25rem}.hits span{display:block}
+@media print{.hits{flex-wrap:wrap}nav,.skip,.controls,.legend [data-series=all]{display:none}body{font-size:10.5pt}
 figure,tr,.case,.cards{break-inside:avoid}h1,h2,h3,caption,summary,.legend{break-after:avoid}
 #tip{display:none}a{color:inherit;text-decoration:none}.scroll{overflow:visible}
 table{font-size:8pt}th,td:not(.num){white-space:normal}}

@@ -30,7 +30,7 @@ from medssl.training.run import write_atomic, write_json
 from medssl.training.targets import event_start
 from medssl.training.windows import cut, fixed_starts
 
-__all__ = ["predict"]
+__all__ = ["predict", "raw_source"]
 
 Format = Literal["nifti", "dicom-seg", "csv", "auto"]
 Row = dict[str, Any]
@@ -298,6 +298,25 @@ def _items(
         name = re.sub(r"(\.nii)?\.[^.]+$", "", source.name)
         yield load_recipe("folder", {"kind": kind}), Item(source, Ids(patient=name, recording=name))
         return
+    folder, recipe, chosen = raw_source(source, kind, recipe, options)
+    loaded = load_recipe(recipe, chosen)
+    if loaded.kind != kind:
+        raise ConfigError(f"recipe '{recipe}' reads {loaded.kind}s but the model takes {kind}s")
+    found: Iterable[Item | Rejected] = loaded.find(folder)
+    yield from ((loaded, item) for item in found)
+
+
+def raw_source(
+    source: Path, kind: str, recipe: str, options: Mapping[str, Any]
+) -> tuple[Path, str, dict[str, Any]]:  # fmt: skip
+    """The folder, recipe and options that read a file or folder of raw recordings of a kind.
+
+    Args:
+        source: exists.
+        kind: of the recordings.
+        recipe: ``auto`` looks whether a folder holds DICOM.
+        options: of the recipe.
+    """
     folder, chosen = source, dict(options)
     if source.is_file() and recipe in ("auto", "folder"):
         folder, chosen = source.parent, {"glob": glob.escape(source.name), **chosen}
@@ -305,11 +324,7 @@ def _items(
         recipe = "dicom" if kind == "volume" and source.is_dir() and _has_dicom(source) else "folder"
         if recipe == "dicom":  # a prediction needs no patient id, only a name
             chosen = {"patient": "any", **chosen}
-    loaded = load_recipe(recipe, {"kind": kind, **chosen} if recipe == "folder" else chosen)
-    if loaded.kind != kind:
-        raise ConfigError(f"recipe '{recipe}' reads {loaded.kind}s but the model takes {kind}s")
-    found: Iterable[Item | Rejected] = loaded.find(folder)
-    yield from ((loaded, item) for item in found)
+    return folder, recipe, {"kind": kind, **chosen} if recipe == "folder" else chosen
 
 
 def _has_dicom(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from medssl.errors import CohortError, ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Target", "Task", "Unit", "event_start", "resolve_target"]
+__all__ = ["Target", "Task", "Unit", "event_start", "every_recording", "label_sets", "resolve_target"]
 
 Task = Literal["segmentation", "classification", "regression"]
 Unit = Literal["window", "recording", "patient"]
@@ -91,6 +91,15 @@ def event_start(middle_s: float, rate_hz: float, size: int) -> int:
     return round(middle_s * rate_hz) - size // 2
 
 
+def every_recording(cohort: Cohort) -> Target:
+    """All recordings as items without a truth, for what reads a cohort as targets are read."""
+    rows = np.arange(len(cohort))
+    return Target(
+        cohort, "regression", "", "label", (), (), False, rows, np.zeros(len(rows), dtype=np.float32), None,
+        cohort.manifest["patient"].to_numpy(dtype=object),
+    )  # fmt: skip
+
+
 def resolve_target(cohort: Cohort, task: Task, target: str) -> Target:
     """The items that carry a target.
 
@@ -150,12 +159,18 @@ def _masks(cohort: Cohort, name: str) -> Target:
     )  # fmt: skip
 
 
-def _classes(cohort: Cohort, name: str, only: str) -> Target:
+def label_sets(cohort: Cohort, name: str) -> tuple[NDArray[np.int64], list[list[str]]]:
+    """(rows, classes of each): the recordings whose label is known; one class each, or any number at once."""
     column = _column(cohort, name)
     rows = np.flatnonzero(_known(column))
+    several = cohort.info.labels[name] == "multilabel"
     values = [column.iloc[r] for r in rows]
+    return rows, [[_class_name(v) for v in (value if several else [value])] for value in values]
+
+
+def _classes(cohort: Cohort, name: str, only: str) -> Target:
+    rows, per_item = label_sets(cohort, name)
     multilabel = cohort.info.labels[name] == "multilabel"
-    per_item = [[_class_name(v) for v in (value if multilabel else [value])] for value in values]
     classes = _chosen(sorted({v for item in per_item for v in item}, key=_natural), only, name)
     index = {c: i for i, c in enumerate(classes)}
     if multilabel:

@@ -1,4 +1,7 @@
-"""SimDINO, DINO, DINOv2's Sinkhorn and KoLeo against stored reference values (float64, from the published code)."""
+"""SimDINO, DINO, DINOv2's Sinkhorn and KoLeo against stored reference values (float64, from the published code).
+
+The measures of retrieval and the vote of the neighbours are compared with a slow evaluation of their equations.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from medssl.evaluation.neighbours import class_votes, neighbours
+from medssl.evaluation.relevance import relevant
+from medssl.evaluation.retrieval import ranking_scores
 from medssl.objectives.assignment import centred, prediction_loss, sinkhorn, updated_centre
 from medssl.objectives.dino import koleo
 from medssl.objectives.pairs import unit
@@ -89,3 +95,50 @@ def test_koleo(golden: Golden) -> None:
         loss.backward()
         torch.testing.assert_close(loss.detach(), case["loss"], **TIGHT)
         torch.testing.assert_close(x.grad, case["grad"], **TIGHT)
+
+
+def measured(vectors: Mapping[str, np.ndarray], name: str) -> dict[str, float]:
+    """Every measure of retrieval that the file holds for a name; its inputs and counts are no measures."""
+    keys = [k for k in vectors if re.match(rf"{name}_(\w+_at_\d+|mrr)$", k)]
+    assert len(keys) == 17
+    return {k.removeprefix(f"{name}_"): float(vectors[k]) for k in keys}
+
+
+def compared(vectors: Mapping[str, np.ndarray], name: str, hits: np.ndarray, n_relevant: np.ndarray) -> None:
+    found = ranking_scores(hits, n_relevant, vectors["ret_ks"].tolist())
+    asked = n_relevant > 0
+    assert int(asked.sum()) == int(vectors[f"{name}_n_queries"])
+    for key, wanted in measured(vectors, name).items():
+        np.testing.assert_allclose(found[key][asked].mean(), wanted, rtol=0, atol=1e-12, err_msg=key)
+
+
+def test_every_retrieval_value_of_the_file_is_compared_below(golden: Golden) -> None:
+    vectors = golden("m3ret")
+    inputs = {"ret_feat", "ret_label", "ret_patient", "ret_ks", "ret_n_queries", "retml_query", "retml_gallery",
+              "retml_query_labels", "retml_gallery_labels", "retml_n_queries", "vote_y", "vote_prob"}  # fmt: skip
+    there = {k for k in vectors if re.match(r"(ret|retml|vote)\d*_", k)}
+    assert there == inputs | {f"{n}_{k}" for n in ("ret", "retml") for k in measured(vectors, n)}
+
+
+def test_retrieval_of_one_label_leaves_the_patient_out(golden: Golden) -> None:
+    v = golden("m3ret")
+    x, y, patients = v["ret_feat"], v["ret_label"], v["ret_patient"]
+    found = neighbours(x, x, k=len(x), bank_patients=patients, query_patients=patients)
+    classes = np.eye(int(y.max()) + 1, dtype=bool)[y]
+    wanted = relevant(classes, classes) & (patients[:, None] != patients)
+    hits = np.take_along_axis(wanted, found.rows, axis=1) & np.isfinite(found.similarity)
+    compared(v, "ret", hits, wanted.sum(1))
+
+
+def test_retrieval_of_several_labels(golden: Golden) -> None:
+    v = golden("m3ret")
+    found = neighbours(v["retml_gallery"], v["retml_query"], k=len(v["retml_gallery"]))
+    wanted = relevant(v["retml_query_labels"], v["retml_gallery_labels"], rule="any")
+    compared(v, "retml", np.take_along_axis(wanted, found.rows, axis=1), wanted.sum(1))
+
+
+def test_vote_of_the_neighbours(golden: Golden) -> None:
+    v = golden("m3ret")
+    found = neighbours(v["retml_gallery"], v["retml_query"], k=5)
+    shares = class_votes(found, v["vote_y"], classes=v["vote_prob"].shape[1], temperature=0.07)
+    np.testing.assert_allclose(shares, v["vote_prob"], rtol=0, atol=1e-12)

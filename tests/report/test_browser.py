@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from toy_pages import beat_study, mask_study
+from toy_pages import beat_study, mask_study, torso_search
 
 from medssl.report import report
 
@@ -62,6 +62,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     made = {
         "masks": mask_study(tmp_path_factory.mktemp("masks")),
         "beats": beat_study(tmp_path_factory.mktemp("beats")),
+        "search": torso_search(tmp_path_factory.mktemp("search")),
     }
     return {kind: report(study).as_uri() for kind, study in made.items()}
 
@@ -212,7 +213,7 @@ def test_choosers_choose(visit: Any) -> None:
     assert len(colours) == 3
 
 
-@pytest.mark.parametrize("kind", ["masks", "beats"])
+@pytest.mark.parametrize("kind", ["masks", "beats", "search"])
 def test_nothing_reaches_over_the_edge_of_a_phone(visit: Any, kind: str) -> None:
     page = visit(kind, viewport=PHONE)
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
@@ -220,7 +221,7 @@ def test_nothing_reaches_over_the_edge_of_a_phone(visit: Any, kind: str) -> None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["masks", "beats"])
+@pytest.mark.parametrize("kind", ["masks", "beats", "search"])
 def test_text_stands_out_from_its_background(visit: Any, kind: str, scheme: str) -> None:
     assert visit(kind, color_scheme=scheme).evaluate(CONTRASTS) == []
 

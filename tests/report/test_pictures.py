@@ -8,12 +8,20 @@ import re
 import numpy as np
 from PIL import Image
 
-from medssl.report.pictures import contour_path, png, strip_picture
+from medssl.report.pictures import contour_path, png, strip_picture, trace_picture
 
 
 def test_png_can_be_read_by_others() -> None:
     image = np.random.default_rng(0).integers(0, 256, (7, 11), dtype=np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(image)))), image)
+    coloured = np.random.default_rng(1).integers(0, 256, (7, 11, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(coloured)))), coloured)
+
+
+def test_a_trace_has_a_line_a_channel_and_says_what_it_is() -> None:
+    picture = trace_picture(np.random.default_rng(0).normal(size=(3, 50)), 'Recording "a"')
+    assert picture.count("<path") == 3 and 'aria-label="Recording &quot;a&quot;"' in picture
+    assert trace_picture(np.zeros((1, 5)), "flat").count("L") == 4
 
 
 def edges(path: str) -> set[tuple[int, int, int, int]]:

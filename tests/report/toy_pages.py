@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import toy_searches
 import toy_studies
 from toy_studies import BEATS, MASKS, PATIENTS, make_plan
 
 from medssl.evaluation.cells import Cell
+from medssl.evaluation.searching import search
 from medssl.evaluation.study import run_study
 from medssl.training.example_stacks import example_stack
 
-__all__ = ["MEASURES", "add_card", "add_map", "add_strip", "beat_study", "mask_study", "run_with_stack"]
+__all__ = ["MEASURES", "add_card", "add_map", "add_strip", "beat_study", "mask_study", "run_with_stack", "torso_search"]
 
 MEASURES = {
     arm: {"rankme": rank, "rankme_sd": 0.25, "rankme_centred": rank / 2, "dimension": 64, "n_recordings": 36,
@@ -28,6 +30,14 @@ def mask_study(out: Path, arms: tuple[str, ...] = ("scratch", "voco")) -> Path:
     add_map(out)
     add_card(out)
     return out
+
+
+def torso_search(out: Path) -> Path:
+    """Every torso as a query, by its pixels and by a network that was never trained."""
+    cohort = toy_searches.volumes(out)
+    encoder = toy_searches.run_for(cohort, out / "mine")
+    search(str(encoder), cohort, label=["class"], strips=2, out=out / "found")
+    return out / "found"
 
 
 def beat_study(out: Path) -> Path:
