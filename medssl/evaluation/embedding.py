@@ -41,8 +41,7 @@ class EmbedSettings:
     Attributes:
         view: ``windows`` averages fixed windows, ``whole`` resizes the recording to one; ``auto``: volumes whole.
         windows: most windows of a recording.
-        size: window (z, y, x) or (samples,); by default what fits the cohort: at most 64 voxels a side, clips of 16
-            frames of 112 x 112, 10 s. It does not depend on the machine.
+        size: window (z, y, x) or (samples,); by default what ``embed`` says. It does not depend on the machine.
         batch: windows encoded at once.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         allow_mismatch: go on where the cohort has another voxel size or rate than the encoder was trained on.
@@ -99,8 +98,8 @@ def embed(
         view: ``windows`` is the mean over a few fixed windows, ``whole`` the recording resized to one window; ``auto``
             reads volumes whole and signals and video through windows.
         windows: most windows of a recording.
-        size: window (z, y, x), (frames, y, x) or (samples,); by default at most 64 voxels a side, 16 frames of
-            112 x 112, or 10 s.
+        size: window (z, y, x), (frames, y, x) or (samples,); by default that of pre-training for whole recordings
+            where it is known, else at most 64 voxels a side, 16 frames of 112 x 112, or 10 s.
         batch: windows encoded at once.
         accelerator: where the encoder runs.
         allow_mismatch: go on where the cohort has another voxel size or rate than the encoder was trained on.
@@ -181,9 +180,11 @@ def reading_of(source: Source, cohort: Cohort, settings: EmbedSettings, like: Co
     found = match_input(
         source.inputs, info, allow_mismatch=settings.allow_mismatch, any_channels=network.any_channels, name=name
     )
-    chosen = choose_size(network, every_recording(cohort), FinetuneSettings(size=settings.size, accelerator="cpu"))
-    network.check_input(len(found.names), chosen)
     whole = info.kind == "volume" if settings.view == "auto" else settings.view == "whole"
+    # windows keep the scale of the recording; a whole one has that of the window anyway, and best the encoder's own
+    wanted = settings.size or (found.size if whole and len(found.size) == network.dims else None)
+    chosen = choose_size(network, every_recording(cohort), FinetuneSettings(size=wanted, accelerator="cpu"))
+    network.check_input(len(found.names), chosen)
     if whole:
         return Reading("whole", chosen, 1, found.channels, found.names)
     return Reading("windows", chosen, settings.windows, found.channels, found.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medssl.cohort import Cohort, CohortInfo
@@ -25,11 +25,13 @@ class Matched:
         channels: indices into the cohort's channels, in the encoder's order; None takes all as they stand.
         names: of the channels that the model sees.
         notes: what was adapted, one sentence each.
+        size: crop or window that the encoder was trained with on such data; empty where that is not known.
     """
 
     channels: tuple[int, ...] | None
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    size: tuple[int, ...] = ()
 
 
 def match_input(
@@ -64,7 +66,9 @@ def match_input(
         raise ConfigError(f"the encoder was trained on {kinds} but {name} holds {info.kind}s")
     varied = len({(each.spacing_mm, each.rate_hz) for each in fitting}) > 1
     exact = [each for each in fitting if not _problems(each, info) and each.channels == info.channels]
-    return _matched((exact or fitting)[0], info, allow_mismatch or varied, any_channels, name)
+    chosen = (exact or fitting)[0]
+    matched = _matched(chosen, info, allow_mismatch or varied, any_channels, name)
+    return replace(matched, size=tuple(chosen.size))
 
 
 def _matched(inputs: InputSpec, info: CohortInfo, allow: bool, any_channels: bool, name: str) -> Matched:

@@ -66,6 +66,7 @@ def test_a_volume_is_read_whole_and_a_signal_through_windows(
     found = read_embeddings(embed(str(run), torsos, tmp_path / "v.parquet"))
     network = load_encoder(run)[0].eval()
     recordings = Recordings(Cohort(torsos), channels=None, rows=np.arange(9), cache_gb=0)
+    assert found.about["size"] == list(load_encoder(run)[1].size), "as in pre-training"
     whole = whole_recording(recordings, 4, found.about["size"])
     with torch.inference_mode():
         expected = network(torch.from_numpy(whole[None])).pooled[0]
@@ -122,7 +123,7 @@ def test_another_file_is_never_overwritten_and_the_same_one_is_not_made_again(
     with pytest.raises(ConfigError, match=r"other embeddings \(they differ in .*encoder.sha256"):
         embed(str(run_for(torsos, tmp_path / "other", seed=2)), torsos, file)
     with pytest.raises(ConfigError, match="differ in size"):
-        embed(str(run), torsos, file, size=[8, 8, 8])
+        embed(str(run), torsos, file, size=[8, 8, 16])
     foreign = tmp_path / "thesis.parquet"
     pd.DataFrame({"a": [1]}).to_parquet(foreign)
     with pytest.raises(ConfigError, match="not written by `medssl embed`"):
