@@ -45,6 +45,7 @@ class Testing:
         sequence: longest sequence of epochs that are seen together; 0 where each is answered by itself.
         spacing_s: time from one epoch to the next.
         decided: samples of the windows that are decided on level ``window``; ``size`` is what the encoder takes.
+        period: frames of a video from one frame of a clip to the next.
     """
 
     size: tuple[int, ...]
@@ -56,6 +57,7 @@ class Testing:
     sequence: int = 0
     spacing_s: float = 0.0
     decided: int = 0
+    period: int = 1
 
 
 @contextmanager

@@ -113,7 +113,9 @@ class FinetuneSettings:
     """How a model is fine-tuned (or trained from scratch) on labels. All arms of a study share one of these.
 
     Attributes:
-        size: crop (z, y, x) of volumes or window (samples,) of signals; chosen from the cohort when not given.
+        size: crop (z, y, x) of volumes, clip (frames, y, x) of video or window (samples,) of signals; chosen from the
+            cohort when not given.
+        clip_period: frames of a video from one frame of a clip to the next; EchoNet-Dynamic takes 2, with 32 frames.
         window_s: window of signals in seconds; replaces ``size``.
         size_mm: extent (z, y, x) of the crops of volumes in mm, instead of ``size``; rounded up to what the encoder
             takes. The volumes must have one voxel size.
@@ -181,6 +183,7 @@ class FinetuneSettings:
     """
 
     size: tuple[int, ...] | None = None
+    clip_period: int = 1
     window_s: float | None = None
     size_mm: tuple[float, float, float] | None = None
     max_steps: int = 500
@@ -226,7 +229,9 @@ class FinetuneSettings:
     max_bad_share: float = 0.2
 
     def __post_init__(self) -> None:
-        _positive(self, "max_steps", "batch_size", "test_windows", "test_batch", "log_every", "context_width")
+        _positive(
+            self, "max_steps", "batch_size", "test_windows", "test_batch", "log_every", "context_width", "clip_period"
+        )
         _not_negative(
             self, "workers", "clip", "validate_every", "patience", "frozen_steps", "cache_gb", "decoder_phase",
             "sequence",

@@ -19,6 +19,7 @@ __all__ = [
     "Recordings",
     "cut",
     "fixed_starts",
+    "middle_start",
     "random_start",
     "start_around",
 ]
@@ -41,20 +42,22 @@ def cut(array: NDArray[Any], start: Sequence[int], size: Sequence[int], fill: in
     return out
 
 
-def _middle(length: int, extent: int) -> int:
+def middle_start(length: int, extent: int) -> int:
     """Start of a centred window; where it is longer than the recording, the odd sample of padding comes last."""
     return (length - extent) // 2 if length >= extent else -((extent - length) // 2)
 
 
 def random_start(shape: Sequence[int], size: Sequence[int], rng: np.random.Generator) -> Starts:
     """Anywhere inside; along axes that are too short, centred with equal padding."""
-    return tuple(int(rng.integers(0, n - e + 1)) if n > e else _middle(n, e) for n, e in zip(shape, size, strict=True))
+    return tuple(
+        int(rng.integers(0, n - e + 1)) if n > e else middle_start(n, e) for n, e in zip(shape, size, strict=True)
+    )
 
 
 def start_around(centre: Sequence[int], shape: Sequence[int], size: Sequence[int]) -> Starts:
     """Centred on a voxel, moved inside the volume where it would reach beyond its edge."""
     return tuple(
-        min(max(int(c) - e // 2, 0), n - e) if n > e else _middle(n, e)
+        min(max(int(c) - e // 2, 0), n - e) if n > e else middle_start(n, e)
         for c, n, e in zip(centre, shape, size, strict=True)
     )
 
@@ -70,7 +73,7 @@ def fixed_starts(shape: Sequence[int], size: Sequence[int], most: int) -> list[S
         counts[int(np.argmax(counts))] -= 1
     axes = []
     for n, e, k in zip(shape, size, counts, strict=True):
-        axes.append([_middle(n, e)] if k == 1 or n <= e else [round(i * (n - e) / (k - 1)) for i in range(k)])
+        axes.append([middle_start(n, e)] if k == 1 or n <= e else [round(i * (n - e) / (k - 1)) for i in range(k)])
     return list(itertools.product(*axes))
 
 
