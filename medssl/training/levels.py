@@ -116,6 +116,8 @@ def describe_level(level: Unit, target: Target, settings: FinetuneSettings, *, f
         settings: of the fine-tuning.
         features: windows are averaged as features, before the classifier (linear and knn).
     """
+    if target.traces is not None:
+        return "overlapping clips averaged, tested in annotated frames"
     if target.task == "segmentation":
         return "overlapping windows averaged"
     if settings.sequence:
