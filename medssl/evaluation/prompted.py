@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from medssl.training.targets import Target
     from medssl.training.windows import Recordings
 
-__all__ = ["Prompt", "Prompted", "prompt_cell", "prompts_of", "similarity_of"]
+__all__ = ["TRIED", "Prompt", "Prompted", "prompt_cell", "prompts_of", "similarity_of"]
+
+TRIED = (*THRESHOLDS, 0.96, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
+"""The published thresholds and finer ones: features of a network that was not trained crowd near a cosine of 1, and
+a grid that ends at 0.95 would make such a baseline worse than it is."""
 
 MOST_TUNED = 32  # recordings of development patients on which the threshold is chosen
 
@@ -67,7 +71,7 @@ class Prompted(NamedTuple):
     Attributes:
         items: (P,) item of the target that each object is of.
         classes: (P,) class index.
-        scores: at all of ``THRESHOLDS``.
+        scores: at all of ``TRIED``.
     """
 
     items: NDArray[np.int64]
@@ -99,7 +103,7 @@ def prompt_cell(cell: Cell) -> None:
         raise SplitError(f"no test patient of split '{split.name}' shows a class of '{target.name}' to prompt")
     pd.DataFrame(_rows(tested, target, chosen)).to_parquet(cell.folder / "per_case.parquet", index=False)
     write_json(cell.folder / "summary.json", {
-        "status": "finished", "threshold": THRESHOLDS[chosen], "n_prompts": len(tested.items),
+        "status": "finished", "threshold": TRIED[chosen], "n_prompts": len(tested.items),
         "n_prompts_tuned": len(tuned.items), "n_patients_tuned": len(set(target.patients[tuned.items])),
         "size": list(encoder.size), "dice": summarise(tested.scores.dice, chosen),
         "jaccard": summarise(tested.scores.jaccard, chosen),
@@ -118,12 +122,12 @@ def _prompted(encoder: Frozen, target: Target, items: NDArray[np.int64]) -> Prom
         prompts = [prompt for _, _, prompt in batch]
         for (item, k, prompt), similarity in zip(batch, similarity_of(encoder, prompts), strict=True):
             truth = torch.from_numpy(prompt.truth).to(similarity.device)
-            found = prompt_scores(similarity[prompt.inside][None], truth[None])
+            found = prompt_scores(similarity[prompt.inside][None], truth[None], TRIED)
             of.append(item)
             classes.append(k)
             dice.append(found.dice[0].cpu())
             jaccard.append(found.jaccard[0].cpu())
-    none = torch.zeros(0, len(THRESHOLDS), dtype=torch.float64)
+    none = torch.zeros(0, len(TRIED), dtype=torch.float64)
     scores = PromptScores(torch.stack(jaccard) if jaccard else none, torch.stack(dice) if dice else none)
     return Prompted(np.array(of, dtype=np.int64), np.array(classes, dtype=np.int64), scores)
 

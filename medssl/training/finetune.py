@@ -140,7 +140,7 @@ class _Job:
             precision=best_precision(settings.precision, settings.accelerator), level=self.level,
             sequence=settings.sequence, spacing_s=epoch_spacing(self.target) if settings.sequence else 0.0,
             decided=round(window_samples(self.target, settings)) if self.level == "window" else 0,
-            period=settings.clip_period,
+            period=settings.clip_period, every=settings.test_clips == "all",
         )  # fmt: skip
         self.embedded: Embedded | None = None
         self.recordings = Recordings(
@@ -274,11 +274,11 @@ class _Job:
         if self.settings.aggregate == "attention":
             return LabelledBags(
                 self.target, self.train, self.recordings, size=self.size, balance=self.settings.class_balance,
-                windows=self.settings.test_windows,
+                windows=self.settings.test_windows, rule=self.testing.rule,
             )  # fmt: skip
         return LabelledWindows(
             self.target, self.train, self.recordings, size=self.size, balance=self.settings.class_balance,
-            foreground=self.settings.foreground,
+            foreground=self.settings.foreground, rule=self.testing.rule,
         )  # fmt: skip
 
     def test(self) -> dict[str, Scores]:

@@ -29,7 +29,7 @@ from medssl.training.models import Model, load_model
 from medssl.training.predict_clips import segment_clip
 from medssl.training.run import write_atomic, write_json
 from medssl.training.targets import event_start
-from medssl.training.windows import cut, fixed_starts
+from medssl.training.windows import LazyWindows, cut, fixed_starts
 
 __all__ = ["predict"]
 
@@ -198,8 +198,8 @@ class _Prediction:
             return self._event_answers(recording, prepared, image)
         if self.testing.level == "window":
             return self._window_answers(recording, prepared, image)
-        starts = fixed_starts(image.shape[1:], self.testing.size, self.testing.windows)
-        windows = [self._window(prepared, image, start) for start in starts]
+        starts = self.testing.rule.starts(image.shape[1:], self.testing.size, self.testing.windows)
+        windows = LazyWindows(lambda start: self._window(prepared, image, start), starts)
         found = predict_windows(self.model.head, windows, self.testing.batch)
         logits = self.model.head.per_item(found, [len(windows)])
         if self.testing.level == "patient":
@@ -270,14 +270,15 @@ class _Prediction:
 
     def _window(self, prepared: Prepared, image: NDArray[np.float32], start: Sequence[int]) -> NDArray[np.float32]:
         """Beyond the edge the same values as in training: those of ``fill``."""
-        inside = cut(image, start, self.testing.size, 0)
+        size, step = self.testing.rule.span(self.testing.size), self.testing.period
+        inside = cut(image, start, size, 0)
         if inside.base is image or prepared.fill == 0 == float(np.abs(prepared.input_offset).max()):
-            return inside
-        outside = cut(np.ones((1, *image.shape[1:]), dtype=bool), start, self.testing.size, 0)
+            return inside[:, ::step]
+        outside = cut(np.ones((1, *image.shape[1:]), dtype=bool), start, size, 0)
         low, high = prepared.input_range
         fill = np.clip(prepared.fill * prepared.input_scale + prepared.input_offset, low, high).astype(np.float32)
         tail = (1,) * (image.ndim - 1)
-        return np.where(outside, inside, fill[: len(image)].reshape(-1, *tail))
+        return np.where(outside, inside, fill[: len(image)].reshape(-1, *tail))[:, ::step]
 
     def finish(self, source: Path) -> dict[str, Any]:
         """Write the tables; refuse to call it a success when nothing was predicted."""

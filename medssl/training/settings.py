@@ -160,6 +160,8 @@ class FinetuneSettings:
         patience: stop after so many looks without improvement (never before 30 % of the steps); 0 never stops early.
         overlap: of neighbouring windows when a whole volume is predicted.
         test_windows: most windows of a recording that are averaged for one prediction.
+        test_clips: of video: ``spread``, at most ``test_windows`` clips spread over a recording, or ``all``, the clips
+            at every start it has, as EchoNet-Dynamic is tested. Segmentation answers every frame in either case.
         test_batch: windows predicted at once.
         dropout: before the classifier or regressor.
         head_start: what the last layer of a classifier or regressor of single windows starts from. ``random``: small
@@ -212,6 +214,7 @@ class FinetuneSettings:
     patience: int = 0
     overlap: float = 0.5
     test_windows: int = 8
+    test_clips: Literal["spread", "all"] = "spread"
     test_batch: int = 16
     dropout: float = 0.2
     head_start: HeadStart = "auto"

@@ -85,9 +85,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def segment(cohort: Path, *, steps: int, target: str = "lv") -> list[str]:
     return [
         "--cohort", str(cohort), "--task", "segmentation", "--target", target, "--settings.max-steps", str(steps),
-        "--settings.batch-size", "2", "--settings.size", "8", "32", "32", "--settings.progress", "false",
-        "--settings.precision", "32-true", "--settings.optim.lr", "0.005", "--settings.augment", "false", "--architecture", "ResEnc", "--architecture.features", "[12, 16, 32]",
-        "--architecture.blocks", "[1, 1, 1]", "--architecture.strides", "[1, [1, 2, 2], 2]",
+        "--settings.batch-size", "4", "--settings.size", "8", "32", "32", "--settings.progress", "false",
+        "--settings.precision", "32-true", "--settings.optim.lr", "0.005", "--settings.augment", "false",
+        "--architecture", "ResEnc", "--architecture.features", "[12, 16, 32]", "--architecture.blocks", "[1, 1, 1]",
+        "--architecture.strides", "[1, [1, 2, 2], 2]",
     ]  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def segmenter(small: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("segmenter") / "run"
-    assert main(["finetune", *segment(small[1], steps=60), "--encoder", "none", "--out", str(out)]) == 0
+    assert main(["finetune", *segment(small[1], steps=40), "--encoder", "none", "--out", str(out)]) == 0
     return out
 
 
@@ -165,3 +166,18 @@ def test_an_unknown_mask_is_refused_with_the_known_ones(
     words = [*segment(small[1], steps=1, target="la"), "--encoder", "none", "--out", str(tmp_path / "s")]
     assert main(["finetune", *words]) == 2
     assert "no segmentation target 'la'; it has: lv" in capsys.readouterr().err
+
+
+def test_all_clips_of_a_video_are_tested_and_a_raw_file_gets_the_same_answer(
+    small: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = segment(small[1], steps=2, target="ef")
+    words[words.index("segmentation")] = "regression"
+    echonet = ["--settings.clip-period", "2", "--settings.test-clips", "all", "--encoder", "none"]
+    assert main(["finetune", *words, *echonet, "--out", str(tmp_path / "run")]) == 0
+    assert "all clips" in json.loads((tmp_path / "run" / "summary.json").read_text())["aggregation"]
+    tested = pd.read_parquet(tmp_path / "run" / "predictions.parquet").set_index("recording")["y_pred"]
+    assert main(["predict", str(tmp_path / "run"), str(small[0] / "Videos"), str(tmp_path / "out")]) == 0
+    answers = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("recording")
+    assert set(answers["windows"]) == {24 - 7 * 2}  # starts that leave room for 8 frames, 2 apart
+    np.testing.assert_allclose(answers["prediction"].loc[tested.index], tested, rtol=1e-4)

@@ -33,8 +33,9 @@ def traced(number: int) -> dict[int, str]:
 
 
 def clip(number: int) -> np.ndarray:
-    """(T, Y, X); the background says which frame it is: 20 + 4 t."""
+    """(T, Y, X); the background says which frame it is, 20 + 4 t, and the last column whether the number is odd."""
     frames = np.stack([np.where(square(number, t), 220, 20 + 4 * t) for t in range(FRAMES)])
+    frames[:, :, -1] = 170 if number % 2 else 0
     return frames.astype(np.uint8)
 
 
@@ -55,7 +56,9 @@ class ToyTraced(Recipe):
 
     def find(self, source: Path) -> Iterable[Item | Rejected]:
         for file in sorted(source.glob("*.txt")):
-            yield Item(file, Ids(patient=file.stem.split("-")[0], recording=file.stem))
+            odd = int(file.stem.split("-")[1]) % 2
+            labels = {"column": "bright" if odd else "dark", "level": 20.0 + 30 * odd}
+            yield Item(file, Ids(patient=file.stem.split("-")[0], recording=file.stem), labels=labels)
 
     def preparation(self) -> Preparation:
         return VideoPreparation(size=None, sector="keep", crop=False, text="keep", min_sector=0.0)
@@ -67,8 +70,8 @@ class ToyTraced(Recipe):
             mask[frame] = 7 * square(number, frame)
         events = [Event(frame / RATE_HZ, 0.0, TRACE, phase) for frame, phase in traced(number).items()]
         recording = Recording(
-            data=clip(number), axes="tyx", rate_hz=RATE_HZ, ids=item.ids, labels={"spot": mask}, source=item.source,
-            events=tuple(events) if self.events else (), source_sha256=f"{number:064d}",
+            data=clip(number), axes="tyx", rate_hz=RATE_HZ, ids=item.ids, source=item.source,
+            labels={**item.labels, "spot": mask}, events=tuple(events) if self.events else (), source_sha256=f"{number:064d}",
             spacing_mm=(self.spacing_mm,) * 2 if self.spacing_mm else None,
         )  # fmt: skip
         return Read([recording], [])
