@@ -129,20 +129,11 @@ def make_plan(
     from medssl.splits import Split
     from medssl.training.targets import resolve_target
 
-    if protocol in ("linear", "knn") and task == "segmentation":
-        raise ConfigError(
-            f"the {protocol} protocol serves classification and regression; use finetune or prompt for segmentation"
-        )
+    _refuse(protocol, task)
     if protocol == "representation":
         budgets, repeats, testing = (), 1, "holdout"  # it looks at development patients only
-    elif protocol == "retrieval":
+    elif protocol in WITHOUT_LABELS:
         budgets, repeats = (), 1  # its one budget is no label at all
-        if task != "classification":
-            raise ConfigError(f"the retrieval protocol finds items of the same class; for {task} use another one")
-    elif protocol == "prompt":
-        budgets, repeats = (), 1
-        if task != "segmentation":
-            raise ConfigError(f"the prompt protocol segments what is pointed at; for {task} use another one")
     elif repeats < 1 or not budgets:
         raise ConfigError("a study needs at least one budget and one repeat")
     opened = Cohort(cohort)
@@ -194,6 +185,22 @@ def make_plan(
         "architecture": wanted, "settings": options["settings"], "notes": notes + notes_on(arms, wanted, baselines),
     }  # fmt: skip
     return Plan(cells, arms, layout, facts, tested, out)
+
+
+def _refuse(protocol: Protocol, task: str) -> None:
+    """Say which protocol does not do a task.
+
+    Raises:
+        ConfigError: this one.
+    """
+    if protocol in ("linear", "knn") and task == "segmentation":
+        raise ConfigError(
+            f"the {protocol} protocol serves classification and regression; use finetune or prompt for segmentation"
+        )
+    if protocol == "retrieval" and task != "classification":
+        raise ConfigError(f"the retrieval protocol finds items of the same class; for {task} use another one")
+    if protocol == "prompt" and task != "segmentation":
+        raise ConfigError(f"the prompt protocol segments what is pointed at; for {task} use another one")
 
 
 def _tested(target: Target, splits: Sequence[Split], protocol: Protocol) -> tuple[str, ...]:

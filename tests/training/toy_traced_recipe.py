@@ -71,7 +71,7 @@ class ToyTraced(Recipe):
         events = [Event(frame / RATE_HZ, 0.0, TRACE, phase) for frame, phase in traced(number).items()]
         recording = Recording(
             data=clip(number), axes="tyx", rate_hz=RATE_HZ, ids=item.ids, source=item.source,
-            labels={**item.labels, "spot": mask}, events=tuple(events) if self.events else (), source_sha256=f"{number:064d}",
-            spacing_mm=(self.spacing_mm,) * 2 if self.spacing_mm else None,
+            labels={**item.labels, "spot": mask}, events=tuple(events) if self.events else (),
+            source_sha256=f"{number:064d}", spacing_mm=(self.spacing_mm,) * 2 if self.spacing_mm else None,
         )  # fmt: skip
         return Read([recording], [])
