@@ -162,7 +162,8 @@ class _Prediction:
         self.written.append(file.name)
         self.frames += [{"recording": recording.ids.recording, "mask": file.name, **row} for row in found.frames]
         about = {"mask": file.name, "frames": len(found.frames), "mean_confidence": found.mean_confidence}
-        self.rows.append({**_ids(recording), **about})
+        # what the preparation left out says why frames have no mask
+        self.rows.append({**_ids(recording.with_(notes=prepared.notes)), **about})
 
     def _write_mask(self, recording: Recording, prepared: Prepared, probabilities: NDArray[np.float32]) -> None:
         from medssl.adapters.masks import resample_labels_to, write_mask
