@@ -11,7 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Fit", "fitted", "nearest_frames", "placed", "resize_frames", "resize_labels", "resize_weights"]
+__all__ = [
+    "Fit",
+    "FrameGrid",
+    "fitted",
+    "nearest_frames",
+    "placed",
+    "resize_frames",
+    "resize_labels",
+    "resize_weights",
+]
 
 _BLOCK = 32  # frames at a time: float copies stay small
 
@@ -61,6 +70,49 @@ class Fit(NamedTuple):
     size: tuple[int, int]
     offset: tuple[int, int]
     canvas: tuple[int, int]
+
+
+class FrameGrid(NamedTuple):
+    """Where the frames of a prepared clip come from, so that what is found in them can be carried back.
+
+    Attributes:
+        source: (T, Y, X) of the recording.
+        kept: first frame of the recording that was kept, and the one after the last.
+        shown: (N,) frame of the recording that each prepared frame shows.
+        box: rows and columns of the recording that were kept.
+        fit: how these lie in a prepared frame.
+    """
+
+    source: tuple[int, int, int]
+    kept: tuple[int, int]
+    shown: NDArray[np.int64]
+    box: tuple[slice, slice]
+    fit: Fit
+
+    def prepared_frames(self) -> NDArray[np.int64]:
+        """(T,) the prepared frame nearest to each frame of the recording; -1 for ends that were left out."""
+        own = np.arange(*self.kept)
+        order = np.argsort(self.shown, kind="stable")
+        rising = self.shown[order]
+        after = np.clip(np.searchsorted(rising, own), 1, len(rising) - 1) if len(rising) > 1 else np.zeros_like(own)
+        before = np.maximum(after - 1, 0)
+        nearest = np.where(own - rising[before] <= rising[after] - own, before, after)
+        found = np.full(self.source[0], -1, dtype=np.int64)
+        found[slice(*self.kept)] = order[nearest]
+        return found
+
+    def labels(self, scores: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Scores of K classes in a prepared frame (K, H, W) → classes in a frame of the recording (Y, X).
+
+        Interpolated linearly, then the largest wins; what was cut away is class 0.
+        """
+        (height, width), (y, x) = self.fit.size, self.fit.offset
+        rows, columns = (s.stop - s.start for s in self.box)
+        inside = scores[:, y : y + height, x : x + width].astype(np.float32)
+        found = resize_weights(height, rows) @ inside @ resize_weights(width, columns).T
+        whole = np.zeros(self.source[1:], dtype=np.uint8)
+        whole[self.box] = found.argmax(0)
+        return whole
 
 
 def fitted(shape: Sequence[int], canvas: Sequence[int], *, keep_aspect: bool = True) -> Fit:

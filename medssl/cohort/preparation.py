@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.adapters.recording import Event, Recording
+from medssl.cohort.frames import FrameGrid
 from medssl.configurable import Configurable
 
 __all__ = ["Preparation", "Prepared"]
@@ -38,6 +39,7 @@ class Prepared:
         notes: the recording's notes and every further repair.
         quality: numbers that stand in the manifest (``nan_fraction``, ``flat_channels``, ``saturated``, ...).
         axes: of ``image``: ``"ctyx"`` for video; when not given ``"ct"`` or ``"czyx"`` by the number of axes.
+        grid: of video: which part of which frames of the recording the image shows.
     """
 
     image: NDArray[Any]
@@ -59,6 +61,7 @@ class Prepared:
     notes: tuple[str, ...] = ()
     quality: Mapping[str, float] = field(default_factory=dict)
     axes: str = ""
+    grid: FrameGrid | None = None
 
     def __post_init__(self) -> None:
         if not self.axes:

@@ -12,7 +12,7 @@ from medssl.adapters.echo_colour import grey_of
 from medssl.adapters.recording import Event, Recording
 from medssl.adapters.sector import find_sector, motion, still_text, temporal_moments
 from medssl.cohort.foreground import bounding_box, frame_coordinates, label_coordinates
-from medssl.cohort.frames import fitted, nearest_frames, placed, resize_frames, resize_labels
+from medssl.cohort.frames import FrameGrid, fitted, nearest_frames, placed, resize_frames, resize_labels
 from medssl.cohort.preparation import Preparation, Prepared
 from medssl.errors import ConfigError, UnreadableRecording
 
@@ -136,6 +136,7 @@ class VideoPreparation(Preparation):
             events=_moved(events, times, taken, rate_hz),
             notes=tuple(notes),
             quality={**recording.quality, **found.quality, "source_frames": float(len(recording.data))},
+            grid=self._grid(recording, inside, taken, found),
         )
 
     def _checked(self, recording: Recording) -> Recording:
@@ -241,6 +242,13 @@ class VideoPreparation(Preparation):
             return cut
         fit = fitted(cut.shape[1:], self.size, keep_aspect=self.aspect == "pad")
         return placed(resize_labels(cut, fit.size), fit)
+
+    def _grid(self, recording: Recording, inside: slice, taken: NDArray[np.int64], found: _Found) -> FrameGrid:
+        y, x = found.box
+        shape = (y.stop - y.start, x.stop - x.start)
+        fit = fitted(shape, self.size or shape, keep_aspect=self.aspect == "pad")
+        count, height, width = recording.data.shape[:3]
+        return FrameGrid((count, height, width), (inside.start, inside.stop), inside.start + taken, (y, x), fit)
 
     def _spacing(self, recording: Recording, found: _Found) -> tuple[float, ...] | None:
         if recording.spacing_mm is None or len(recording.spacing_mm) != 2:

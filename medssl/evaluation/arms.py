@@ -13,9 +13,22 @@ from typing import Any, Literal
 from medssl.errors import CheckpointError, ConfigError
 from medssl.evaluation.cells import BARE
 
-__all__ = ["FLOOR", "Arm", "Protocol", "baseline_first", "baselines_of", "make_arms", "notes_on", "shared_architecture"]
+__all__ = [
+    "FLOOR",
+    "WITHOUT_LABELS",
+    "Arm",
+    "Protocol",
+    "baseline_first",
+    "baselines_of",
+    "make_arms",
+    "notes_on",
+    "shared_architecture",
+]
 
-Protocol = Literal["finetune", "linear", "knn", "retrieval", "representation"]
+Protocol = Literal["finetune", "linear", "knn", "retrieval", "prompt", "representation"]
+WITHOUT_LABELS: tuple[Protocol, ...] = ("retrieval", "prompt")
+"""Protocols that train nothing and are tested all the same."""
+
 FLOOR = "floor"
 
 

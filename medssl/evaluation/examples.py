@@ -1,9 +1,9 @@
 """What the report's pictures need beside the numbers: ``STUDY/examples.npz``, version 2.
 
-``format_version``; for case n ``kind_n`` ("stack" or "strip"), ``recording_n``, then
+``format_version``; for case n ``kind_n`` ("stack", "frames" or "strip"), ``recording_n``, then
 
-* stacks: ``pixel_mm_n`` (2,), ``slices_n`` (S,), ``depth_n``; ``image_n``, ``reference_n`` and
-  ``prediction_n/ARM/BUDGET``, all (S, H, W) uint8, and ``dice_n/ARM/BUDGET`` of the whole case;
+* stacks, and annotated frames of video: ``pixel_mm_n`` (2,), ``slices_n`` (S,), ``depth_n``; ``image_n``,
+  ``reference_n`` and ``prediction_n/ARM/BUDGET``, all (S, H, W) uint8, and ``dice_n/ARM/BUDGET`` of the whole case;
 * strips: ``signal_n`` (C, T) float16, ``channels_n``, ``rate_hz_n``, ``start_s_n``, ``onset_s_n`` (m,), ``true_n`` (m,)
   class names, ``prediction_n/ARM/BUDGET`` (m,) class names. Recordings with one label have m = 1 and onset NaN;
 
@@ -107,8 +107,9 @@ def _stack(plan: Plan, source: Mapping[str, NDArray[Any]], n: int) -> dict[str, 
     recording = source[f"recording_{n}"]
     image = _three(source[f"image_{n}"])
     step = float(source.get(f"step_{n}", 1))
+    kind = "frames" if plan.facts["cohort"]["kind"] == "video" else "stack"
     return {
-        f"kind_{n}": np.array("stack"), f"recording_{n}": recording, f"image_{n}": image,
+        f"kind_{n}": np.array(kind), f"recording_{n}": recording, f"image_{n}": image,
         f"reference_{n}": _three(source[f"reference_{n}"]), f"pixel_mm_{n}": step * _pixel_mm(plan, str(recording)),
         f"slices_{n}": source.get(f"slices_{n}", np.arange(len(image))),
         f"depth_{n}": source.get(f"depth_{n}", np.array(len(image))),
@@ -126,14 +127,14 @@ def _three(slices: NDArray[Any]) -> NDArray[Any]:
 
 
 def _pixel_mm(plan: Plan, recording: str) -> NDArray[np.float64]:
-    """(y, x) voxel size of a recording: of the cohort where all share one, else its own."""
+    """(y, x) voxel size of a recording: of the cohort where all share one, else its own; 1 where it is not known."""
     spacing = plan.facts["cohort"]["spacing_mm"]
     if spacing is None:
         from medssl.cohort import Cohort
 
         manifest = Cohort(Path(plan.facts["cohort"]["path"])).manifest
         spacing = manifest.loc[manifest["recording"] == recording, "spacing_mm"].iloc[0]
-    return np.array(spacing[-2:], dtype=np.float64)
+    return np.array((1.0, 1.0) if spacing is None else spacing[-2:], dtype=np.float64)
 
 
 def _strips(plan: Plan, predictions: Mapping[tuple[str, str, int], pd.DataFrame]) -> dict[str, NDArray[Any]]:

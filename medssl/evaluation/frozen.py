@@ -55,9 +55,13 @@ class Frozen:
 
     def features(self, target: Target, items: NDArray[np.int64], *, windows: int | None = None) -> NDArray[np.float32]:
         """(len(items), D), the mean over ``windows`` windows a recording; by default as many as in testing."""
+        from medssl.training.windows import ClipRule
+
+        every = windows is None and self.settings.test_clips == "all"
         return features(
             self.encoder, target, items, size=self.size, channels=self.channels,
             windows=windows or self.settings.test_windows, batch=self.settings.test_batch, device=self.device,
+            rule=ClipRule(self.settings.clip_period, every),
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from medssl.configurable import spec
 from medssl.errors import ConfigError, SplitError
 from medssl.evaluation.arms import (
     FLOOR,
+    WITHOUT_LABELS,
     Arm,
     Protocol,
     baseline_first,
@@ -77,6 +78,12 @@ class Plan:
                 f"before), each item ranks those of the other test patients; {len(self.test_patients)} patients of "
                 f"split '{self.facts['split']['name']}'"
             )
+        if self.facts["protocol"] == "prompt":
+            return (
+                f"segmentation by a prompt: {len(layout.arms)} arms ({', '.join(layout.arms)}; {len(known)} done "
+                f"before), one prompted place an object; {len(self.test_patients)} test patients of split "
+                f"'{self.facts['split']['name']}', the threshold from its development patients; nothing is trained"
+            )
         lines = [
             f"study: {len(layout.arms)} arms ({', '.join(layout.arms)}) × {len(layout.budgets)} budgets "
             f"({', '.join(f'{b}: {n:g} patients' for b, n in layout.budgets.items())}) × {layout.repeats} repeats "
@@ -122,16 +129,11 @@ def make_plan(
     from medssl.splits import Split
     from medssl.training.targets import resolve_target
 
-    if protocol in ("linear", "knn") and task == "segmentation":
-        raise ConfigError(
-            f"the {protocol} protocol serves classification and regression; use finetune for segmentation"
-        )
+    _refuse(protocol, task)
     if protocol == "representation":
         budgets, repeats, testing = (), 1, "holdout"  # it looks at development patients only
-    elif protocol == "retrieval":
+    elif protocol in WITHOUT_LABELS:
         budgets, repeats = (), 1  # its one budget is no label at all
-        if task != "classification":
-            raise ConfigError(f"the retrieval protocol finds items of the same class; for {task} use another one")
     elif repeats < 1 or not budgets:
         raise ConfigError("a study needs at least one budget and one repeat")
     opened = Cohort(cohort)
@@ -147,10 +149,13 @@ def make_plan(
     sizes = {b: float(np.mean([d.n_patients for d in draws])) for b, draws in drawn.items()}
     sizes = dict(sorted(sizes.items(), key=lambda item: item[1]))
     notes: list[str] = []
-    if protocol == "retrieval":
+    if protocol in WITHOUT_LABELS:
         drawn, sizes = {NO_LABELS: []}, {NO_LABELS: 0.0}
+    if protocol == "retrieval":
         notes = [_chance_of(found, the_splits)]
-    simple = None if protocol == "representation" else describe_floor(found, level, fitted=protocol != "retrieval")
+    simple = None
+    if protocol != "representation":
+        simple = describe_floor(found, level, fitted=protocol not in WITHOUT_LABELS)
     if simple:
         floor = Arm(FLOOR, FLOOR, about={"what": simple})
         arms, of_part = (*arms, floor), [(*own, floor) for own in of_part]
@@ -180,6 +185,22 @@ def make_plan(
         "architecture": wanted, "settings": options["settings"], "notes": notes + notes_on(arms, wanted, baselines),
     }  # fmt: skip
     return Plan(cells, arms, layout, facts, tested, out)
+
+
+def _refuse(protocol: Protocol, task: str) -> None:
+    """Say which protocol does not do a task.
+
+    Raises:
+        ConfigError: this one.
+    """
+    if protocol in ("linear", "knn") and task == "segmentation":
+        raise ConfigError(
+            f"the {protocol} protocol serves classification and regression; use finetune or prompt for segmentation"
+        )
+    if protocol == "retrieval" and task != "classification":
+        raise ConfigError(f"the retrieval protocol finds items of the same class; for {task} use another one")
+    if protocol == "prompt" and task != "segmentation":
+        raise ConfigError(f"the prompt protocol segments what is pointed at; for {task} use another one")
 
 
 def _tested(target: Target, splits: Sequence[Split], protocol: Protocol) -> tuple[str, ...]:
@@ -272,6 +293,8 @@ def _decided(target: Target, settings: FinetuneSettings, protocol: Protocol) -> 
     if protocol == "retrieval":
         level = make_decisions(target, replace(settings, level="auto")).parts.level
         return level, "the order of the other test patients' items by cosine similarity"
+    if protocol == "prompt":
+        return "recording", "one prompted place an object; one threshold for all, chosen on development patients"
     if protocol == "representation":
         return "recording", f"mean features of at most {settings.test_windows} windows a recording"
     if protocol in ("linear", "knn") and (settings.sequence or settings.aggregate == "attention"):

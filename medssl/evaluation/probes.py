@@ -20,6 +20,7 @@ from medssl.evaluation.neighbours import class_votes, neighbours, weighted_mean
 if TYPE_CHECKING:
     from medssl.encoders.base import Encoder
     from medssl.training.targets import Target
+    from medssl.training.windows import ClipRule
 
 __all__ = ["Layer", "Scaler", "features", "knn_predict", "linear_predict", "logistic_probe", "ridge_probe", "thinned"]
 
@@ -40,6 +41,7 @@ def features(
     windows: int = 8,
     batch: int = 32,
     device: str = "cpu",
+    rule: ClipRule | None = None,
 ) -> NDArray[np.float32]:
     """Frozen features of labelled items.
 
@@ -55,20 +57,21 @@ def features(
         windows: most windows of a recording.
         batch: windows encoded at once.
         device: where the encoder runs.
+        rule: which clips of a video are seen; None: without gaps, at most ``windows``.
 
     Returns:
         (len(items), D) float32.
     """
     import torch
 
-    from medssl.training.windows import Recordings
+    from medssl.training.windows import PLAIN, Recordings
 
     recordings = Recordings(target.cohort, channels=channels, rows=target.rows[items], cache_gb=0.5)
     encoder = encoder.to(device).eval()
     total: NDArray[np.float32] | None = None
     count = np.zeros(len(items), dtype=np.float32)
     with torch.inference_mode():
-        for owners, x in _batches(target, items, recordings, tuple(size), windows, batch):
+        for owners, x in _batches(target, items, recordings, tuple(size), windows, batch, rule or PLAIN):
             pooled = _encode(encoder, torch.from_numpy(x).to(device), centre=target.source == "event")
             if total is None:
                 total = np.zeros((len(items), pooled.shape[1]), dtype=np.float32)
@@ -91,23 +94,27 @@ def _encode(encoder: Encoder, x: Any, *, centre: bool) -> NDArray[np.float32]:
 
 
 def _batches(
-    target: Target, items: NDArray[np.int64], recordings: Any, size: tuple[int, ...], windows: int, batch: int
+    target: Target,
+    items: NDArray[np.int64],
+    recordings: Any,
+    size: tuple[int, ...],
+    windows: int,
+    batch: int,
+    rule: ClipRule,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """(owners (b,), network input (b, C, *size)); items in the order of their recordings, so each is decoded once."""
-    from medssl.training.windows import fixed_starts
-
     owners: list[int] = []
     inputs: list[NDArray[np.float32]] = []
     for position in np.argsort(target.rows[items], kind="stable"):
         item = items[position]
         row = int(target.rows[item])
         if target.onset_s is None:
-            starts = fixed_starts(recordings.shape(row), size, windows)
+            starts = rule.starts(recordings.shape(row), size, windows)
         else:
             starts = [(start,) for start in target.starts(np.array([item]), size[0])]
         for start in starts:
             owners.append(int(position))
-            inputs.append(recordings.network_input(row, recordings.read(row, start, size)))
+            inputs.append(recordings.network_input(row, rule.read(recordings, row, start, size)))
             if len(owners) == batch:
                 yield np.array(owners), np.stack(inputs)
                 owners, inputs = [], []

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from medssl.errors import ConfigError
+from medssl.evaluation.arms import WITHOUT_LABELS
 from medssl.evaluation.cells import BARE, Cell
 from medssl.evaluation.floor import are_moments, floor_predict
 from medssl.evaluation.frozen import decisions_of, item_features, write_predictions
 from medssl.evaluation.planning import FLOOR, Plan, budget_patients
 from medssl.evaluation.probes import knn_predict, linear_predict
+from medssl.evaluation.prompted import prompt_cell
 from medssl.evaluation.quality import measure_cell
 from medssl.evaluation.retrieval import retrieve_cell
 
@@ -22,6 +24,8 @@ def run_cell(cell: Cell) -> None:
         measure_cell(cell)
     elif cell.options["protocol"] == "retrieval":
         retrieve_cell(cell)
+    elif cell.options["protocol"] == "prompt":
+        prompt_cell(cell)
     elif cell.source == FLOOR or cell.options["protocol"] != "finetune":
         _frozen(cell)
     else:
@@ -48,9 +52,9 @@ def _finetune(cell: Cell) -> None:
 def prepare_features(plan: Plan) -> None:
     """Compute what frozen cells read, once an arm: ``STUDY/features/ARM.npz``. Finished ones are kept.
 
-    An arm has one cell of retrieval, which does so itself.
+    An arm has one cell of retrieval or of prompts, which does so itself.
     """
-    if plan.facts["protocol"] == "retrieval":
+    if plan.facts["protocol"] in WITHOUT_LABELS:
         return
     done: set[tuple[str, int]] = set()
     for cell in plan.cells:

@@ -77,7 +77,8 @@ def evaluate(
         repeats: label draws, each with its own training seed; 5 or more give intervals over draws and patients.
         protocol: train everything (finetune), or only a linear probe or nearest neighbours (knn) on frozen features.
             Without labels to learn from, and so without budgets and repeats: rank the items of other test patients and
-            count those of the same class (retrieval), or measure the features (representation).
+            count those of the same class (retrieval), segment what resembles one prompted place of each object
+            (prompt), or measure the features (representation).
         split: name of the split in COHORT/splits.
         testing: on the split's test patients (holdout), on each of its folds by models of the others (folds), or on
             each site by models of the other sites (sites). An encoder must not have seen whom it is tested on:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medssl.evaluation.arms import WITHOUT_LABELS
 from medssl.evaluation.metrics import info_of
 
 __all__ = ["format_p", "format_value", "verdict"]
@@ -119,7 +120,7 @@ def _nothing_shown(summary: Entry, found: Sequence[Entry], n: int) -> str:
 def _draws(summary: Entry) -> str:
     """A caveat where chance in who was labelled, and in training, could not show at all."""
     repeats = summary["repeats"]
-    if repeats >= TWO_WAY or not summary["comparisons"] or summary["protocol"] == "retrieval":
+    if repeats >= TWO_WAY or not summary["comparisons"] or summary["protocol"] in WITHOUT_LABELS:
         return ""
     if repeats == 1:
         return f"One label draw and training seed only: repeat it with --repeats {TWO_WAY} before relying on it."

@@ -46,12 +46,15 @@ def voxel_samples(encoder: Frozen, target: Target, items: NDArray[np.int64], *, 
     """
     import torch
 
-    from medssl.training.windows import LabelledCrops, Recordings
+    from medssl.training.clips import labelled_crops
+    from medssl.training.windows import Recordings
 
     recordings = Recordings(
         target.cohort, channels=encoder.channels, rows=target.rows[items], masks=(target.name,), cache_gb=0.5
     )
-    crops = LabelledCrops(target, items, recordings, size=encoder.size, foreground=1.0)
+    crops = labelled_crops(
+        target, items, recordings, size=encoder.size, foreground=1.0, period=encoder.settings.clip_period
+    )
     network = encoder.encoder.to(encoder.device).eval()
     parts = []
     for item in items:
@@ -69,7 +72,7 @@ def voxel_samples(encoder: Frozen, target: Target, items: NDArray[np.int64], *, 
 
 
 def _places(mask: NDArray[np.uint8], classes: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """(n, 3) voxels, at most ``PER_CLASS`` of every class that is there."""
+    """(n, 3) voxels, at most ``PER_CLASS`` of every class that is there; in video those of annotated frames."""
     found = []
     for k in range(classes):
         voxels = np.argwhere(mask == k)

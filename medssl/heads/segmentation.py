@@ -19,7 +19,10 @@ from medssl.heads.schedules import Schedule
 from medssl.optim import Optim
 from medssl.views.base import Views
 
-__all__ = ["SegmentationHead"]
+__all__ = ["UNKNOWN", "SegmentationHead"]
+
+UNKNOWN = 255
+"""Class index of voxels that nobody annotated, see ``SegmentationHead``."""
 
 CPU_ABOVE = 256**3
 """Voxels above which whole-volume probabilities are gathered in main memory instead of on the GPU."""
@@ -44,6 +47,8 @@ class SegmentationHead(Head):
         voxel_balance: in the cross-entropy of the first step, see ``medssl.heads.losses``; it fades to 0 over the
             training, since balanced voxels make masks too large in the end. With 0 throughout, as in nnU-Net, small
             structures are found many steps later. Outside a trainer it is 0.
+        single_frames: of video, of which single frames are annotated: the class index is ``UNKNOWN`` throughout the
+            others, and the loss is that of the annotated frames alone.
         crop: size of the crops it is trained on and predicts with; stored with the model.
         overlap: of neighbouring windows in prediction, 0 to below 1.
         mirror: average predictions over all mirrorings (2^dims forward passes).
@@ -63,6 +68,7 @@ class SegmentationHead(Head):
         deep_supervision: bool = False,
         batch_dice: bool = True,
         voxel_balance: float = 0.5,
+        single_frames: bool = False,
         crop: tuple[int, ...] | None = None,
         overlap: float = 0.5,
         mirror: bool = False,
@@ -84,13 +90,15 @@ class SegmentationHead(Head):
         )
         if len(classes) < 2:
             raise ConfigError(f"segmentation needs the background and at least one class, got {list(classes)}")
+        if single_frames and deep_supervision:
+            raise ConfigError("coarser levels of a decoder have no single frames; switch deep_supervision off")
         if not 0 <= overlap < 1:
             raise ConfigError(f"the overlap of windows must be at least 0 and below 1, not {overlap}")
         if augmentation is not None and not hasattr(augmentation, "augment_pair"):
             raise ConfigError(f"{type(augmentation).__name__} cannot augment an image with its mask; use volume views")
         self.classes = tuple(classes)
         self.deep_supervision, self.batch_dice, self.voxel_balance = deep_supervision, batch_dice, voxel_balance
-        self.crop, self.overlap, self.mirror = crop, overlap, mirror
+        self.single_frames, self.crop, self.overlap, self.mirror = single_frames, crop, overlap, mirror
         self.decoder = Decoder(encoder, len(classes), channels=decoder_channels, deep_supervision=deep_supervision)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,6 +120,8 @@ class SegmentationHead(Head):
         with torch.autocast(x.device.type, enabled=False):
             for logits, weight in zip(levels, weights, strict=True):
                 labels = _at_size(target, logits.shape[2:])
+                if self.single_frames:
+                    logits, labels = _annotated(logits, labels)
                 dice, cross_entropy = dice_and_cross_entropy(
                     logits.float(), labels, batch_dice=self.batch_dice, voxel_balance=balance
                 )
@@ -189,6 +199,12 @@ class SegmentationHead(Head):
         subsets = [[a for a in axes if code >> (a - 2) & 1] for code in range(2 ** len(axes))]
         total = sum(self.probabilities(self(x.flip(s))).flip(s) for s in subsets)
         return cast(Tensor, total) / len(subsets)
+
+
+def _annotated(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The annotated frames of clips: logits (B, K, T, H, W) and labels (B, T, H, W) → (N, K, H, W) and (N, H, W)."""
+    known = (labels != UNKNOWN).flatten(2).any(2)
+    return logits.transpose(1, 2)[known], labels[known]
 
 
 def _at_size(target: Tensor, size: Sequence[int]) -> Tensor:

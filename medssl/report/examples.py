@@ -26,7 +26,8 @@ def example_section(study: Study) -> Html:
     cases = sorted({int(name[5:]) for name in arrays if name.startswith("kind_")})
     if not budgets or not cases:
         return Html("")
-    slices = str(arrays[f"kind_{cases[0]}"]) in ("slice", "stack")  # a slice: of version 1
+    kind = str(arrays[f"kind_{cases[0]}"])
+    slices = kind in ("slice", "stack", "frames")  # a slice: of version 1
     if slices:
         colours = structure_colours(study.summary["classes"])
         solid, dashed = ("solid", "dashed") if colours else ("solid yellow", "dashed cyan")
@@ -42,7 +43,7 @@ def example_section(study: Study) -> Html:
         ]  # fmt: skip
         controls = chooser("examples", budgets, last=True)
     missing = [a for a in arms if not any(n.startswith("prediction_") and f"/{a}/" in n for n in arrays)]
-    text = _explanation(slices) + (f" Not kept: {', '.join(missing)}." if missing else "")
+    text = _explanation(kind) + (f" Not kept: {', '.join(missing)}." if missing else "")
     if slices and len(blocks) < len(cases):
         text += f" Of {len(cases)} cases {len(blocks)} are shown, which keeps the page small."
     return section("Examples", tag("p", text), controls, *blocks, id_="examples")
@@ -58,8 +59,14 @@ def _within_bounds(blocks: Iterable[Html]) -> list[Html]:
     return kept
 
 
-def _explanation(slices: bool) -> str:
-    if slices:
+def _explanation(kind: str) -> str:
+    if kind == "frames":
+        return (
+            "The annotated frames of the first test videos, not chosen by result, cropped to the surroundings of the "
+            "reference. Solid lines: reference; dashed lines: prediction. What an arm found outside the crop is not "
+            "seen here but counts in the Dice of the case, which is the mean over these frames."
+        )
+    if kind in ("slice", "stack"):
         return (
             "The first test cases, not chosen by result, cropped to the surroundings of the reference. Anterior is up, "
             "the patient's right on the left. Solid lines: reference; dashed lines: prediction. What an arm found "

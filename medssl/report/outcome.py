@@ -19,8 +19,13 @@ _ALSO = {
     "classification": ("auroc", "balanced_accuracy"),
     "regression": ("rmse", "r2"),
     "retrieval": ("recall_at_1", "recall_at_5", "recall_at_10"),
+    "prompt": ("jaccard", "dice_oracle"),
 }
-_OF_A_CLASS = {"segmentation": ("dice", "hd95_mm", "nsd"), "retrieval": ("map", "recall_at_1")}
+_OF_A_CLASS = {
+    "segmentation": ("dice", "hd95_mm", "nsd"),
+    "retrieval": ("map", "recall_at_1"),
+    "prompt": ("dice", "dice_oracle"),
+}
 
 
 def result_section(study: Study) -> Html:
@@ -71,8 +76,8 @@ def _curve(study: Study, metric: str) -> Html:
     info = info_of(metric)
     return line_chart(
         series, title=f"{info.title} by labelled patients",
-        x_label="labelled patients" if study.asked == "retrieval" else "labelled patients (logarithmic)",
-        y_label=f"{info.title} ({info.unit})" if info.unit else info.title, log_x=study.asked != "retrieval",
+        x_label="labelled patients (logarithmic)" if study.fitted else "labelled patients",
+        y_label=f"{info.title} ({info.unit})" if info.unit else info.title, log_x=study.fitted,
         x_ticks=[b["n_patients"] for b in study.budgets],
     )  # fmt: skip
 
@@ -97,8 +102,8 @@ def patients_section(study: Study) -> Html:
         return Html("")
     own = " of the patient's own cases" if study.asked == "classification" else ""
     how = (
-        "with the baseline across, with the encoder up" if study.asked == "retrieval" else
-        "after training from the baseline across, from the encoder up, both averaged over repeats"
+        "after training from the baseline across, from the encoder up, both averaged over repeats" if study.fitted else
+        "with the baseline across, with the encoder up"
     )  # fmt: skip
     text = tag(
         "p", f"Each dot is one test patient: {info.title}{own} {how}. Dots on the line did not change; green "

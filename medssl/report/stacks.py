@@ -1,4 +1,5 @@
-"""Test cases of segmentation as stacks of slices: image, reference and every arm's contour, with a slider.
+"""Test cases of segmentation as stacks: image, reference and every arm's contour in the slices of a volume, or in the
+annotated frames of a video, with a slider.
 
 All slices of a case stand under each other in one picture that is stored once; each tile looks at it through a window
 that a slider moves. Without script the middle slice is seen.
@@ -50,7 +51,8 @@ def stack_case(
         arms: to show.
         colours: see ``structure_colours``.
     """
-    image, reference = _turned(arrays[f"image_{n}"]), _turned(arrays[f"reference_{n}"])
+    frames = str(arrays[f"kind_{n}"]) == "frames"
+    image, reference = (_shown(arrays[f"{part}_{n}"], frames) for part in ("image", "reference"))
     middle = len(image) // 2
     if len(image) > 1:  # not the middle of the stack, but the slice that shows most
         middle = int((reference > 0).sum((1, 2)).argmax())
@@ -71,13 +73,15 @@ def stack_case(
     )  # fmt: skip
 
 
-def _turned(stack: NDArray[Any]) -> NDArray[Any]:
-    """(S, H, W) as radiologists see it.
+def _shown(stack: NDArray[Any], frames: bool) -> NDArray[Any]:
+    """(S, H, W) as radiologists see it; frames of a video as they were recorded.
 
     Rows of a prepared slice run to anterior and columns to the right; half a turn puts anterior up and the patient's
     right on the left.
     """
     stack = stack[None] if stack.ndim == 2 else stack
+    if frames:
+        return stack
     return np.ascontiguousarray(stack[:, ::-1, ::-1])
 
 
@@ -132,11 +136,15 @@ def _slider(arrays: Arrays, n: int, slices: int, middle: int) -> Html:
     if slices < 2:
         return Html("")
     depth = int(arrays[f"depth_{n}"])
-    where = [f"slice {i + 1} of {slices} (z {int(z) + 1} of {depth})" for i, z in enumerate(arrays[f"slices_{n}"])]
+    frames = str(arrays[f"kind_{n}"]) == "frames"
+    one, along = ("annotated frame", "frame") if frames else ("slice", "z")
+    where = [
+        f"{one} {i + 1} of {slices} ({along} {int(z) + 1} of {depth})" for i, z in enumerate(arrays[f"slices_{n}"])
+    ]
     number = {"min": 1, "max": slices, "step": 1, "value": middle + 1}
     return tag(
         "div",
-        tag("label", "Slice", for_=f"slider-{n}"),
+        tag("label", "Frame" if frames else "Slice", for_=f"slider-{n}"),
         tag("input", type="range", id=f"slider-{n}", data_slider="", autocomplete="off", **number),
         tag("output", where[middle], for_=f"slider-{n}", data_values="|".join(where)),
         class_="controls slide", hidden="",
@@ -148,13 +156,14 @@ def _answers(
 ) -> Html:  # fmt: skip
     """What every arm answered at one budget."""
     tiles = []
+    frames = str(arrays[f"kind_{n}"]) == "frames"
     for arm in arms:
         key = f"{n}/{arm}/{budget['asked']}"
         if f"prediction_{key}" not in arrays:
             continue
-        answer = _turned(arrays[f"prediction_{key}"])
+        answer = _shown(arrays[f"prediction_{key}"], frames)
         path = f'<g class="prediction">{view.contours(answer)}</g>'
-        overlaps = [_overlap(a, b) for a, b in zip(reference, answer, strict=True)]
+        overlaps = [_overlap(a, b, "frame" if frames else "slice") for a, b in zip(reference, answer, strict=True)]
         whole = f" · Dice of the case {float(arrays[f'dice_{key}']):.2f}" if f"dice_{key}" in arrays else ""
         about = f"{arm}, {patients_of(budget)}"
         label = f"Recording {arrays[f'recording_{n}']}, contours of the reference and of {about}"
@@ -164,11 +173,11 @@ def _answers(
     return tag("div", *tiles, class_="answers", data_group="examples", data_value=budget["asked"])
 
 
-def _overlap(reference: NDArray[Any], prediction: NDArray[Any]) -> str:
-    """Mean Dice of the classes that occur in one slice; said to be of the slice, since it is not the study's metric."""
+def _overlap(reference: NDArray[Any], prediction: NDArray[Any], what: str) -> str:
+    """Mean Dice of the classes that occur in one slice or frame; that is said, since it is not the study's metric."""
     found = []
     for name in np.union1d(reference, prediction):
         a, b = reference == name, prediction == name
         if name:
             found.append(2 * float((a & b).sum()) / float(a.sum() + b.sum()))
-    return f"Dice of this slice {np.mean(found):.2f}" if found else "nothing in this slice"
+    return f"Dice of this {what} {np.mean(found):.2f}" if found else f"nothing in this {what}"

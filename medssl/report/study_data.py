@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.evaluation.arms import WITHOUT_LABELS
 from medssl.evaluation.metrics import info_of
 from medssl.evaluation.verdict import format_value
 from medssl.report.html import Html, tag
@@ -48,8 +49,13 @@ class Study:
 
     @property
     def asked(self) -> str:
-        """The task, or ``"retrieval"``: what the numbers are of."""
-        return "retrieval" if self.summary["protocol"] == "retrieval" else str(self.summary["task"])
+        """The task, or ``"retrieval"`` or ``"prompt"``: what the numbers are of."""
+        return str(self.summary["task"] if self.fitted else self.summary["protocol"])
+
+    @property
+    def fitted(self) -> bool:
+        """Whether models were fitted to label draws: retrieval and prompts have neither labels nor draws."""
+        return self.summary["protocol"] not in WITHOUT_LABELS
 
     @property
     def arms(self) -> list[str]:

@@ -20,7 +20,7 @@ __all__ = ["study_page"]
 
 _PROTOCOLS = {
     "finetune": "fine-tuning", "linear": "linear probe", "knn": "nearest neighbours",
-    "retrieval": "retrieval without labels",
+    "retrieval": "retrieval without labels", "prompt": "segmentation by a prompt, without training",
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def _lead(study: Study) -> Html:
     s = study.summary
     facts = {
         "Test patients": s["split"]["n_test_patients"],
-        **(_drawn(study) if _repeated(study) else {}),
+        **(_drawn(study) if study.fitted else {}),
         "Compared": arms_card(study.arms),
         "Protocol": _PROTOCOLS[s["protocol"]],
     }
@@ -76,12 +76,7 @@ def _drawn(study: Study) -> dict[str, object]:
 
 
 def _few(study: Study) -> str:
-    return "few" if _repeated(study) else "no"
-
-
-def _repeated(study: Study) -> bool:
-    """Whether models were fitted to several label draws: retrieval has neither labels nor draws."""
-    return study.asked != "retrieval"
+    return "few" if study.fitted else "no"
 
 
 def _caveats(caveats: Sequence[str]) -> Html:
@@ -130,7 +125,7 @@ def _reading(study: Study) -> Html:
         "with other patients like these.",
         "A comparison is paired: each patient's difference. An adjusted p below 0.05 means that a difference this "
         "large would be rare if the arms were equally good. A larger p does not mean that they are.",
-        *(_of_repeats() if _repeated(study) else _of_rankings()),
+        *(_of_repeats() if study.fitted else _of_rankings()),
         "Nothing here shows that results carry over to other hospitals, scanners or populations.",
     ]
     if s["floor"]:

@@ -23,6 +23,7 @@ from medssl.heads.segmentation import SegmentationHead
 from medssl.splits import Split, patient_strata
 from medssl.splits import budget as draw_budget
 from medssl.training.callbacks import GradientGuard, PoliteStop
+from medssl.training.clips import labelled_crops
 from medssl.training.contract import Matched, match_input, settled_preparation
 from medssl.training.data import Draws
 from medssl.training.export import Filled, fill_decoder, labels_note, patient_marks
@@ -139,6 +140,7 @@ class _Job:
             precision=best_precision(settings.precision, settings.accelerator), level=self.level,
             sequence=settings.sequence, spacing_s=epoch_spacing(self.target) if settings.sequence else 0.0,
             decided=round(window_samples(self.target, settings)) if self.level == "window" else 0,
+            period=settings.clip_period, every=settings.test_clips == "all",
         )  # fmt: skip
         self.embedded: Embedded | None = None
         self.recordings = Recordings(
@@ -260,9 +262,10 @@ class _Job:
     def source(self) -> LabelledCrops | LabelledWindows:
         """Where training samples come from."""
         if self.target.task == "segmentation":
-            return LabelledCrops(
-                self.target, self.train, self.recordings, size=self.size, foreground=self.settings.foreground
-            )
+            return labelled_crops(
+                self.target, self.train, self.recordings, size=self.size, foreground=self.settings.foreground,
+                period=self.settings.clip_period,
+            )  # fmt: skip
         if self.settings.sequence:
             return LabelledSequences(
                 self.target, self.train, self.recordings, size=self.size, balance=self.settings.class_balance,
@@ -271,11 +274,11 @@ class _Job:
         if self.settings.aggregate == "attention":
             return LabelledBags(
                 self.target, self.train, self.recordings, size=self.size, balance=self.settings.class_balance,
-                windows=self.settings.test_windows,
+                windows=self.settings.test_windows, rule=self.testing.rule,
             )  # fmt: skip
         return LabelledWindows(
             self.target, self.train, self.recordings, size=self.size, balance=self.settings.class_balance,
-            foreground=self.settings.foreground,
+            foreground=self.settings.foreground, rule=self.testing.rule,
         )  # fmt: skip
 
     def test(self) -> dict[str, Scores]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def start_head(
     assert head.standardise is not None
     each = 1 if target.source == "event" else testing.windows
     chosen = items[thinned(target.patients[items], seed, MOST_WINDOWS // each)]
-    features, owners = _features(head, target, chosen, recordings, testing)
+    features, owners = _features(head, target, chosen, recordings, replace(testing, every=False))
     head.standardise.fit(features)
     if not probe:
         return

@@ -107,8 +107,11 @@ def window_samples(target: Target, settings: FinetuneSettings) -> float:
 
 
 def _voxels(size_mm: Sequence[float], info: CohortInfo) -> list[float]:
-    if info.kind == "signal":
-        raise ConfigError("size_mm is for crops of volumes; say how long a window of a signal is with window_s")
+    if info.kind != "volume":
+        raise ConfigError(
+            "size_mm is for crops of volumes; say how long a window of a signal is with window_s, and how large a clip "
+            "of video is with size"
+        )
     if info.spacing_mm is None:
         raise ConfigError(
             "size_mm needs volumes of one voxel size, and those of the cohort differ; prepare it with spacing_mm, or "
@@ -135,7 +138,7 @@ def make_head(
     if target.task == "segmentation":
         return SegmentationHead(
             encoder, target.classes, crop=size, overlap=settings.overlap, voxel_balance=settings.voxel_balance,
-            optim=optim, encoder_lr=encoder_lr,
+            single_frames=target.traces is not None, optim=optim, encoder_lr=encoder_lr,
             layer_decay=decay, frozen_steps=frozen, augmentation=augmentation, schedule=schedule,
         )  # fmt: skip
     standardise = resolved_start(target, settings) != "random"

@@ -17,7 +17,7 @@ from medssl.heads.sequence import SequenceHead
 from medssl.training.levels import Decisions
 from medssl.training.sequences import Embedded, in_sequences, unbroken
 from medssl.training.targets import Target, Unit
-from medssl.training.windows import Recordings, fixed_starts
+from medssl.training.windows import ClipRule, LazyWindows, Recordings
 
 __all__ = [
     "Testing",
@@ -45,6 +45,8 @@ class Testing:
         sequence: longest sequence of epochs that are seen together; 0 where each is answered by itself.
         spacing_s: time from one epoch to the next.
         decided: samples of the windows that are decided on level ``window``; ``size`` is what the encoder takes.
+        period: frames of a video from one frame of a clip to the next.
+        every: the clips of a video at all starts are averaged, see ``ClipRule``.
     """
 
     size: tuple[int, ...]
@@ -56,6 +58,13 @@ class Testing:
     sequence: int = 0
     spacing_s: float = 0.0
     decided: int = 0
+    period: int = 1
+    every: bool = False
+
+    @property
+    def rule(self) -> ClipRule:
+        """Which clips of a video are seen."""
+        return ClipRule(self.period, self.every)
 
 
 @contextmanager
@@ -192,7 +201,7 @@ def _by_row(target: Target, items: NDArray[np.int64]) -> Iterator[tuple[int, NDA
 
 def windows_of(
     target: Target, items: NDArray[np.int64], recordings: Recordings, testing: Testing
-) -> Iterator[tuple[list[NDArray[np.float32]], NDArray[np.int64]]]:
+) -> Iterator[tuple[Sequence[NDArray[np.float32]], NDArray[np.int64]]]:
     """Windows (C, *size) of network input, at most ``testing.batch`` at once, and the item each belongs to."""
     for row, of_row in _by_row(target, items):
         windows, counts = _windows(target, row, of_row, recordings, testing)
@@ -203,13 +212,16 @@ def windows_of(
 
 def _windows(
     target: Target, row: int, items: NDArray[np.int64], recordings: Recordings, testing: Testing
-) -> tuple[list[NDArray[np.float32]], list[int]]:
+) -> tuple[Sequence[NDArray[np.float32]], list[int]]:
     """Windows of the items of one recording, and how many belong to each item."""
     if target.onset_s is None:
-        starts = fixed_starts(recordings.shape(row), testing.size, testing.windows)
+        starts = testing.rule.starts(recordings.shape(row), testing.size, testing.windows)
         counts = [len(starts)] * len(items)
-        windows = [recordings.network_input(row, recordings.read(row, s, testing.size)) for s in starts]
-        return windows * len(items), counts
+
+        def read(start: tuple[int, ...]) -> NDArray[np.float32]:
+            return recordings.network_input(row, testing.rule.read(recordings, row, start, testing.size))
+
+        return LazyWindows(read, starts * len(items)), counts
     size = testing.size[0]
     at = target.starts(items, size)
     whole = recordings.network_input(row, recordings.read(row, (min(at),), (max(at) - min(at) + size,)))

@@ -94,6 +94,11 @@ def level_of(target: Target, settings: FinetuneSettings) -> Unit:
             f"'{target.name}' is decided for every {'event' if target.source == 'event' else 'recording'} by itself; "
             f"level {asked} is for labels of recordings, leave it at auto"
         )
+    if (settings.clip_period > 1 or settings.test_clips == "all") and target.cohort.info.kind != "video":
+        raise ConfigError(
+            f"clip_period and test_clips are for clips of video, but '{target.cohort.path}' holds "
+            f"{target.cohort.info.kind}s; leave them out"
+        )
     level: Unit = target.level if asked == "auto" else asked
     if level == "window" and target.cohort.info.kind != "signal":
         raise ConfigError("level window is for signals; volumes and video are decided on level recording or patient")
@@ -116,6 +121,8 @@ def describe_level(level: Unit, target: Target, settings: FinetuneSettings, *, f
         settings: of the fine-tuning.
         features: windows are averaged as features, before the classifier (linear and knn).
     """
+    if target.traces is not None:
+        return "overlapping clips averaged, tested in annotated frames"
     if target.task == "segmentation":
         return "overlapping windows averaged"
     if settings.sequence:
@@ -123,7 +130,8 @@ def describe_level(level: Unit, target: Target, settings: FinetuneSettings, *, f
     if level == "window":
         return "every window by itself"
     answer = "value" if target.task == "regression" else "logit"
-    within = f"mean {'features' if features else answer} of at most {settings.test_windows} windows a recording"
+    seen = "all clips of" if settings.test_clips == "all" else f"at most {settings.test_windows} windows"
+    within = f"mean {'features' if features else answer} of {seen} a recording"
     if settings.aggregate == "attention":
         within = f"attention over at most {settings.test_windows} windows a recording"
     return within + (f", then the mean {answer} over the patient's recordings" if level == "patient" else "")

@@ -26,9 +26,10 @@ from medssl.progress import track
 from medssl.training.contract import match_input
 from medssl.training.inference import Testing, answers_of, applied, predict_windows, segment
 from medssl.training.models import Model, load_model
+from medssl.training.predict_clips import segment_clip
 from medssl.training.run import write_atomic, write_json
 from medssl.training.targets import event_start
-from medssl.training.windows import cut, fixed_starts
+from medssl.training.windows import LazyWindows, cut, fixed_starts
 
 __all__ = ["predict", "raw_source"]
 
@@ -48,9 +49,10 @@ def predict(
     """Apply a fine-tuned model to raw files.
 
     The preparation stored with the model is applied again, so the files are treated as the training data were.
-    Segmentation writes one mask a recording, on the grid of its source; classification and regression write
-    ``predictions.csv``, one row for each unit that the model decides on (window, event, recording or patient). A file
-    that cannot be used is listed in ``rejected.csv`` and the others go on.
+    Segmentation writes one mask a recording, on the grid of its source; of video a mask of every frame, as NIfTI with
+    the axes columns, rows, frames, and ``frames.csv`` with the areas in every frame. Classification and regression
+    write ``predictions.csv``, one row for each unit that the model decides on (window, event, recording or patient). A
+    file that cannot be used is listed in ``rejected.csv`` and the others go on.
 
     Args:
         run: of `medssl finetune` (or a folder with model.json).
@@ -71,6 +73,8 @@ def predict(
     if format != "auto" and segmenting == (format == "csv"):
         allowed = "nifti, dicom-seg" if segmenting else "csv"
         raise ConfigError(f"a {model.target['task']} model does not write {format}; choose {allowed} or auto")
+    if format == "dicom-seg" and model.inputs.kind == "video":
+        raise ConfigError("masks of video are written as NIfTI, not as dicom-seg; choose nifti or auto")
     items = list(_items(source, model.inputs.kind, recipe, options or {}))
     if not items:
         raise MedSSLError(f"'{source}' holds no {model.inputs.kind} file; give a file, or a folder of them")
@@ -94,6 +98,7 @@ class _Prediction:
         stored = model.testing
         self.testing = Testing(**{**stored, "size": tuple(stored["size"])})
         self.rows: list[Row] = []
+        self.frames: list[Row] = []
         self.n_recordings = 0
         self.rejected: list[Rejected] = []
         self.written: list[str] = []
@@ -119,9 +124,15 @@ class _Prediction:
 
     def _one(self, recording: Recording) -> None:
         prepared = self.preparation(recording)
+        segmenting = self.model.target["task"] == "segmentation"
+        if segmenting and self.model.inputs.kind == "video":
+            with applied(self.model.head, self.testing.precision):
+                self._write_clip_mask(recording, prepared)
+            self.n_recordings += 1
+            return
         image = self._network_input(prepared)
         with applied(self.model.head, self.testing.precision):
-            if self.model.target["task"] == "segmentation":
+            if segmenting:
                 self._write_mask(recording, prepared, segment(self.model.head, image, self.testing).cpu().numpy())
             else:
                 self.rows += self._answers(recording, prepared, image)
@@ -129,18 +140,32 @@ class _Prediction:
 
     def _network_input(self, prepared: Prepared) -> NDArray[np.float32]:
         """(C, *shape) float32, channels in the model's order."""
+        return _to_input(prepared, self._channels(prepared), prepared.image)
+
+    def _channels(self, prepared: Prepared) -> list[int]:
+        """The recording's channels in the model's order."""
         seen = CohortInfo(
             kind=self.model.inputs.kind,  # type: ignore[arg-type]
             modality="", recipe="", channels=prepared.channels, rate_hz=prepared.rate_hz,
             spacing_mm=prepared.spacing_mm if self.model.inputs.spacing_mm else None,
         )  # fmt: skip
         matched = match_input(self.model.inputs, seen, name="the recording")
-        chosen = list(range(len(prepared.channels))) if matched.channels is None else list(matched.channels)
-        tail = (1,) * (prepared.image.ndim - 1)
-        x = prepared.image[chosen].astype(np.float32)
-        x *= prepared.input_scale[chosen].astype(np.float32).reshape(-1, *tail)
-        x += prepared.input_offset[chosen].astype(np.float32).reshape(-1, *tail)
-        return np.clip(x, *np.array(prepared.input_range, dtype=np.float32), out=x)
+        return list(range(len(prepared.channels))) if matched.channels is None else list(matched.channels)
+
+    def _write_clip_mask(self, recording: Recording, prepared: Prepared) -> None:
+        """A mask of every frame, a row of areas a frame, and one row of the clip."""
+        chosen = self._channels(prepared)
+        target = self.model.target
+        file = self.out / f"{_file_name(recording)}.nii.gz"
+        found = segment_clip(
+            self.model.head, recording, prepared, lambda part: _to_input(prepared, chosen, part), self.testing,
+            values=dict(zip(target["values"], target["classes"], strict=True)), file=file,
+        )  # fmt: skip
+        self.written.append(file.name)
+        self.frames += [{"recording": recording.ids.recording, "mask": file.name, **row} for row in found.frames]
+        about = {"mask": file.name, "frames": len(found.frames), "mean_confidence": found.mean_confidence}
+        # what the preparation left out says why frames have no mask
+        self.rows.append({**_ids(recording.with_(notes=prepared.notes)), **about})
 
     def _write_mask(self, recording: Recording, prepared: Prepared, probabilities: NDArray[np.float32]) -> None:
         from medssl.adapters.masks import resample_labels_to, write_mask
@@ -176,8 +201,8 @@ class _Prediction:
             return self._event_answers(recording, prepared, image)
         if self.testing.level == "window":
             return self._window_answers(recording, prepared, image)
-        starts = fixed_starts(image.shape[1:], self.testing.size, self.testing.windows)
-        windows = [self._window(prepared, image, start) for start in starts]
+        starts = self.testing.rule.starts(image.shape[1:], self.testing.size, self.testing.windows)
+        windows = LazyWindows(lambda start: self._window(prepared, image, start), starts)
         found = predict_windows(self.model.head, windows, self.testing.batch)
         logits = self.model.head.per_item(found, [len(windows)])
         if self.testing.level == "patient":
@@ -248,14 +273,15 @@ class _Prediction:
 
     def _window(self, prepared: Prepared, image: NDArray[np.float32], start: Sequence[int]) -> NDArray[np.float32]:
         """Beyond the edge the same values as in training: those of ``fill``."""
-        inside = cut(image, start, self.testing.size, 0)
+        size, step = self.testing.rule.span(self.testing.size), self.testing.period
+        inside = cut(image, start, size, 0)
         if inside.base is image or prepared.fill == 0 == float(np.abs(prepared.input_offset).max()):
-            return inside
-        outside = cut(np.ones((1, *image.shape[1:]), dtype=bool), start, self.testing.size, 0)
+            return inside[:, ::step]
+        outside = cut(np.ones((1, *image.shape[1:]), dtype=bool), start, size, 0)
         low, high = prepared.input_range
         fill = np.clip(prepared.fill * prepared.input_scale + prepared.input_offset, low, high).astype(np.float32)
         tail = (1,) * (image.ndim - 1)
-        return np.where(outside, inside, fill[: len(image)].reshape(-1, *tail))
+        return np.where(outside, inside, fill[: len(image)].reshape(-1, *tail))[:, ::step]
 
     def finish(self, source: Path) -> dict[str, Any]:
         """Write the tables; refuse to call it a success when nothing was predicted."""
@@ -266,6 +292,8 @@ class _Prediction:
             raise MedSSLError(f"nothing of '{source}' could be predicted ({len(self.rejected)} refused): {first}")
         table = "masks.csv" if self.written else "predictions.csv"
         _write_csv(self.out / table, self.rows)
+        if self.frames:
+            _write_csv(self.out / "frames.csv", self.frames)
         result = {
             "recordings": self.n_recordings, "rejected": len(self.rejected), "table": table,
             "level": self.testing.level, "aggregation": self.model.provenance.get("aggregation"),
@@ -274,6 +302,16 @@ class _Prediction:
         write_json(self.out / "summary.json", result)
         print(f"{self.out / table}: {result['recordings']} recordings, {len(self.rejected)} rejected")
         return result
+
+
+def _to_input(prepared: Prepared, channels: Sequence[int], stored: NDArray[Any]) -> NDArray[np.float32]:
+    """Stored integers (all channels, *shape) → network input (C, *shape) float32 of the chosen ones, in order."""
+    chosen = list(channels)
+    tail = (1,) * (stored.ndim - 1)
+    x = stored[chosen].astype(np.float32)
+    x *= prepared.input_scale[chosen].astype(np.float32).reshape(-1, *tail)
+    x += prepared.input_offset[chosen].astype(np.float32).reshape(-1, *tail)
+    return np.clip(x, *np.array(prepared.input_range, dtype=np.float32), out=x)
 
 
 def _preparation(model: Model) -> Preparation:

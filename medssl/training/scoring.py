@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.evaluation.metrics import (
+    MetricRow,
     classification_metrics,
     confusion_counts,
     multilabel_metrics,
@@ -17,6 +18,7 @@ from medssl.evaluation.metrics import (
     segmentation_metrics,
 )
 from medssl.heads.base import Head
+from medssl.training.clip_scoring import TracedMasks, case_rows, pooled_rows, traced_masks
 from medssl.training.example_stacks import example_stack
 from medssl.training.inference import Testing, applied, predict_items, segment
 from medssl.training.levels import Decisions
@@ -81,7 +83,7 @@ def validation_score(
         with applied(head, testing.precision):
             for item in items:
                 prediction, reference = _labels(head, target, int(item), recordings, testing)
-                dice.append(mean_dice(prediction, reference, len(target.classes)))
+                dice.append(_case_dice(target, prediction, reference))
         return float(np.mean(dice))
     answers = predict_items(head, decisions, items, recordings, testing, known)
     if target.task == "regression":
@@ -94,7 +96,10 @@ def validation_score(
 def _labels(
     head: Head, target: Target, item: int, recordings: Recordings, testing: Testing
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Predicted and true class indices (Z, Y, X) of one recording."""
+    """Predicted and true class indices (Z, Y, X) of one recording; (N, Y, X) of the annotated frames of a video."""
+    if target.traces is not None:
+        masks = traced_masks(head, target, item, recordings, testing)
+        return masks.prediction, masks.reference
     row = int(target.rows[item])
     class_of = np.zeros(256, dtype=np.uint8)
     class_of[list(target.values)] = np.arange(len(target.values), dtype=np.uint8)
@@ -103,12 +108,20 @@ def _labels(
     return prediction, class_of[recordings.whole(row, f"mask:{target.name}")[0]]
 
 
+def _case_dice(target: Target, prediction: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
+    """Mean Dice of a volume, or over the annotated frames of a video."""
+    classes = len(target.classes)
+    if target.traces is None:
+        return mean_dice(prediction, reference, classes)
+    return float(np.mean([mean_dice(p, r, classes) for p, r in zip(prediction, reference, strict=True)]))
+
+
 def score_masks(
     head: Head, target: Target, items: NDArray[np.int64], recordings: Recordings, testing: Testing
 ) -> Scores:
     """Segmentation metrics a case, then their means over a patient's cases, then over patients."""
-    import pandas as pd
-
+    if target.traces is not None:
+        return _score_frames(head, target, items, recordings, testing)
     names = {i: name for i, name in enumerate(target.classes) if i}
     cases: list[Row] = []
     examples: dict[str, NDArray[Any]] = {}
@@ -118,22 +131,66 @@ def score_masks(
             prediction, reference = _labels(head, target, int(item), recordings, testing)
             spacing = target.cohort.reader(row).spacing_mm or (1.0,) * reference.ndim
             about = _about(target, int(item))
-            for m in segmentation_metrics(prediction, reference, spacing_mm=spacing, labels=names):
-                cases.append(
-                    {**about, "metric": m.metric, "class": m.name, "label": m.label, "value": m.value,
-                     "empty_reference": m.empty_reference, "empty_prediction": m.empty_prediction}
-                )  # fmt: skip
+            rows = segmentation_metrics(prediction, reference, spacing_mm=spacing, labels=names)
+            cases += [_case(about, m) for m in rows]
             if n < EXAMPLES:
                 image = recordings.network_input(row, recordings.whole(row))[0]
                 kept = example_stack(image, reference, prediction)
                 kept["recording"] = np.array(about["recording"])
                 kept["dice"] = np.array(mean_dice(prediction, reference, len(target.classes)))
                 examples |= {f"{name}_{n}": array for name, array in kept.items()}
+    return Scores(_means_over_patients(cases), cases, examples=examples)
+
+
+def _score_frames(
+    head: Head, target: Target, items: NDArray[np.int64], recordings: Recordings, testing: Testing
+) -> Scores:
+    """As ``score_masks``, of the annotated frames of videos. Distances are given where all have a pixel size."""
+    names = {i: name for i, name in enumerate(target.classes) if i}
+    sizes = [target.cohort.reader(int(target.rows[item])).spacing_mm for item in items]
+    known = all(s is not None for s in sizes)
+    cases: list[Row] = []
+    examples: dict[str, NDArray[Any]] = {}
+    videos: list[TracedMasks] = []
+    with applied(head, testing.precision):
+        for n, (item, size) in enumerate(zip(items, sizes, strict=True)):
+            masks = traced_masks(head, target, int(item), recordings, testing)
+            videos.append(masks)
+            about = _about(target, int(item))
+            cases += [_case(about, m) for m in case_rows(masks, names, size if known else None)]
+            if n < EXAMPLES:
+                kept = _example_frames(recordings, int(target.rows[item]), masks)
+                kept["recording"] = np.array(about["recording"])
+                kept["dice"] = np.array(_case_dice(target, masks.prediction, masks.reference))
+                examples |= {f"{name}_{n}": array for name, array in kept.items()}
+    together = pooled_rows(videos, names)
+    return Scores(_means_over_patients([*cases, *together]), [*cases, *together], examples=examples)
+
+
+def _example_frames(recordings: Recordings, row: int, masks: TracedMasks) -> dict[str, NDArray[Any]]:
+    """The annotated frames as a stack, numbered as in the video."""
+    count, *size = recordings.shape(row)
+    stored = np.concatenate([recordings.read(row, (int(f), 0, 0), (1, *size)) for f in masks.frames], axis=1)
+    kept = example_stack(recordings.network_input(row, stored)[0], masks.reference, masks.prediction)
+    return kept | {"slices": masks.frames[kept["slices"]], "depth": np.array(count)}
+
+
+def _case(about: Row, m: MetricRow) -> Row:
+    return {
+        **about, "metric": m.metric, "class": m.name, "label": m.label, "value": m.value,
+        "empty_reference": m.empty_reference, "empty_prediction": m.empty_prediction,
+    }  # fmt: skip
+
+
+def _means_over_patients(cases: Sequence[Row]) -> dict[str, float]:
+    """Metric, with its class → the mean over a patient's cases, then over patients."""
+    import pandas as pd
+
     frame = pd.DataFrame(cases)
     keys = frame["metric"] + np.where(frame["label"] != "", "/" + frame["label"], "")
     per_patient = frame.assign(key=keys).groupby(["key", "patient"], sort=False)["value"].mean()
     metrics = per_patient.groupby("key", sort=False).mean()
-    return Scores({str(k): float(v) for k, v in metrics.items()}, cases, examples=examples)
+    return {str(k): float(v) for k, v in metrics.items()}
 
 
 def score_items(

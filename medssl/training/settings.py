@@ -113,7 +113,9 @@ class FinetuneSettings:
     """How a model is fine-tuned (or trained from scratch) on labels. All arms of a study share one of these.
 
     Attributes:
-        size: crop (z, y, x) of volumes or window (samples,) of signals; chosen from the cohort when not given.
+        size: crop (z, y, x) of volumes, clip (frames, y, x) of video or window (samples,) of signals; chosen from the
+            cohort when not given.
+        clip_period: frames of a video from one frame of a clip to the next; EchoNet-Dynamic takes 2, with 32 frames.
         window_s: window of signals in seconds; replaces ``size``.
         size_mm: extent (z, y, x) of the crops of volumes in mm, instead of ``size``; rounded up to what the encoder
             takes. The volumes must have one voxel size.
@@ -158,6 +160,8 @@ class FinetuneSettings:
         patience: stop after so many looks without improvement (never before 30 % of the steps); 0 never stops early.
         overlap: of neighbouring windows when a whole volume is predicted.
         test_windows: most windows of a recording that are averaged for one prediction.
+        test_clips: of video: ``spread``, at most ``test_windows`` clips spread over a recording, or ``all``, the clips
+            at every start it has, as EchoNet-Dynamic is tested. Segmentation answers every frame in either case.
         test_batch: windows predicted at once.
         dropout: before the classifier or regressor.
         head_start: what the last layer of a classifier or regressor of single windows starts from. ``random``: small
@@ -181,6 +185,7 @@ class FinetuneSettings:
     """
 
     size: tuple[int, ...] | None = None
+    clip_period: int = 1
     window_s: float | None = None
     size_mm: tuple[float, float, float] | None = None
     max_steps: int = 500
@@ -209,6 +214,7 @@ class FinetuneSettings:
     patience: int = 0
     overlap: float = 0.5
     test_windows: int = 8
+    test_clips: Literal["spread", "all"] = "spread"
     test_batch: int = 16
     dropout: float = 0.2
     head_start: HeadStart = "auto"
@@ -226,7 +232,9 @@ class FinetuneSettings:
     max_bad_share: float = 0.2
 
     def __post_init__(self) -> None:
-        _positive(self, "max_steps", "batch_size", "test_windows", "test_batch", "log_every", "context_width")
+        _positive(
+            self, "max_steps", "batch_size", "test_windows", "test_batch", "log_every", "context_width", "clip_period"
+        )
         _not_negative(
             self, "workers", "clip", "validate_every", "patience", "frozen_steps", "cache_gb", "decoder_phase",
             "sequence",

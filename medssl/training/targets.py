@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medssl.cohort import Cohort, CohortInfo
+from medssl.cohort.videos import TRACE
 from medssl.errors import CohortError, ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Target", "Task", "Unit", "event_start", "every_recording", "label_sets", "resolve_target"]
+__all__ = ["Target", "Task", "Trace", "Unit", "event_start", "every_recording", "label_sets", "resolve_target"]
 
 Task = Literal["segmentation", "classification", "regression"]
 Unit = Literal["window", "recording", "patient"]
+
+
+class Trace(NamedTuple):
+    """An annotated frame of a video.
+
+    Attributes:
+        frame: its number, from 0.
+        phase: ``"ED"`` the largest, ``"ES"`` the smallest outline of its clip, else what the recipe said.
+    """
+
+    frame: int
+    phase: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,8 @@ class Target:
         patients: (n,) whose the item is.
         duration_s: (n,) how long each event (or window) lasts; 0 for an event that is a moment. None as ``onset_s``.
         level: what an item is: a window (an event is one), a recording or a patient.
+        traces: (n,) annotated frames of each recording, for masks of video: of all others the mask says nothing. None
+            where masks say something of every voxel, and for other targets.
     """
 
     cohort: Cohort
@@ -54,6 +69,7 @@ class Target:
     patients: NDArray[Any]
     duration_s: NDArray[np.float64] | None = None
     level: Unit = "recording"
+    traces: tuple[tuple[Trace, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -114,11 +130,6 @@ def resolve_target(cohort: Cohort, task: Task, target: str) -> Target:
     """
     name, _, only = target.partition(":")
     info = cohort.info
-    if task == "segmentation" and info.kind == "video":
-        raise ConfigError(
-            "segmentation of video is not supported yet: masks are known in single frames only, and all others would "
-            "be learned as background; classification and regression are"
-        )
     if task == "segmentation" and name in info.masks:
         found = _masks(cohort, name)
     elif task == "classification" and info.labels.get(name) in ("class", "multilabel", "number"):
@@ -152,11 +163,39 @@ def _masks(cohort: Cohort, name: str) -> Target:
     labels = sorted((int(value), label) for value, label in cohort.info.masks[name].items() if int(value) != 0)
     manifest = cohort.manifest
     rows = np.flatnonzero([name in (masks if masks is not None else ()) for masks in manifest["masks"]])
+    traces = None
+    if cohort.info.kind == "video":
+        found = [_traces(cohort, int(row)) for row in rows]
+        rows, traces = rows[[bool(t) for t in found]], tuple(t for t in found if t)
+        if not len(rows):
+            raise CohortError(
+                f"no recording of '{cohort.path}' says in which frames '{name}' was traced; prepare it with a recipe "
+                f"that gives events of kind '{TRACE}'"
+            )
     return Target(
         cohort, "segmentation", name, "mask", ("background", *(label for _, label in labels)),
         (0, *(value for value, _ in labels)), False, rows, np.zeros(len(rows), dtype=np.int64), None,
-        manifest["patient"].to_numpy(dtype=object)[rows],
+        manifest["patient"].to_numpy(dtype=object)[rows], traces=traces,
     )  # fmt: skip
+
+
+def _traces(cohort: Cohort, row: int) -> tuple[Trace, ...]:
+    """The annotated frames of a video, each once, in order.
+
+    Raises:
+        CohortError: one lies outside the video.
+    """
+    reader = cohort.reader(row)
+    found: dict[int, str] = {}
+    for onset_s, phase in reader.events(TRACE)[["onset_s", "value"]].itertuples(index=False):
+        frame = round(float(onset_s) * (reader.rate_hz or 1.0))
+        if not 0 <= frame < reader.shape[0]:
+            raise CohortError(
+                f"recording {reader.recording} has a traced frame at {onset_s:g} s, outside its {reader.shape[0]} "
+                f"frames; correct its source and prepare '{cohort.path}' again"
+            )
+        found.setdefault(frame, str(phase))
+    return tuple(Trace(frame, found[frame]) for frame in sorted(found))
 
 
 def label_sets(cohort: Cohort, name: str) -> tuple[NDArray[np.int64], list[list[str]]]:

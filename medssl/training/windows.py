@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,19 @@ from numpy.typing import NDArray
 
 from medssl.cohort import Cohort
 from medssl.training.targets import Target
+from medssl.views.clip_sampling import clip_starts
 
 __all__ = [
+    "PLAIN",
+    "ClipRule",
     "LabelledBags",
     "LabelledCrops",
     "LabelledWindows",
+    "LazyWindows",
     "Recordings",
     "cut",
     "fixed_starts",
+    "middle_start",
     "random_start",
     "start_around",
 ]
@@ -41,20 +47,22 @@ def cut(array: NDArray[Any], start: Sequence[int], size: Sequence[int], fill: in
     return out
 
 
-def _middle(length: int, extent: int) -> int:
+def middle_start(length: int, extent: int) -> int:
     """Start of a centred window; where it is longer than the recording, the odd sample of padding comes last."""
     return (length - extent) // 2 if length >= extent else -((extent - length) // 2)
 
 
 def random_start(shape: Sequence[int], size: Sequence[int], rng: np.random.Generator) -> Starts:
     """Anywhere inside; along axes that are too short, centred with equal padding."""
-    return tuple(int(rng.integers(0, n - e + 1)) if n > e else _middle(n, e) for n, e in zip(shape, size, strict=True))
+    return tuple(
+        int(rng.integers(0, n - e + 1)) if n > e else middle_start(n, e) for n, e in zip(shape, size, strict=True)
+    )
 
 
 def start_around(centre: Sequence[int], shape: Sequence[int], size: Sequence[int]) -> Starts:
     """Centred on a voxel, moved inside the volume where it would reach beyond its edge."""
     return tuple(
-        min(max(int(c) - e // 2, 0), n - e) if n > e else _middle(n, e)
+        min(max(int(c) - e // 2, 0), n - e) if n > e else middle_start(n, e)
         for c, n, e in zip(centre, shape, size, strict=True)
     )
 
@@ -70,8 +78,72 @@ def fixed_starts(shape: Sequence[int], size: Sequence[int], most: int) -> list[S
         counts[int(np.argmax(counts))] -= 1
     axes = []
     for n, e, k in zip(shape, size, counts, strict=True):
-        axes.append([_middle(n, e)] if k == 1 or n <= e else [round(i * (n - e) / (k - 1)) for i in range(k)])
+        axes.append([middle_start(n, e)] if k == 1 or n <= e else [round(i * (n - e) / (k - 1)) for i in range(k)])
     return list(itertools.product(*axes))
+
+
+@dataclass(frozen=True)
+class ClipRule:
+    """Which clips of a video are seen, as EchoNet-Dynamic samples them (Ouyang et al., Nature 580:252, 2020).
+
+    The default is what every other recording gets: windows without gaps, spread over it.
+
+    Attributes:
+        period: frames of the video from one frame of a clip to the next.
+        every: testing sees the clips at all starts that the video has instead of a few spread over it; what a video is
+            too short for is black, at its end.
+    """
+
+    period: int = 1
+    every: bool = False
+
+    def span(self, size: Starts) -> Starts:
+        """(frames, y, x) of the video that a clip of ``size`` reaches over."""
+        return size if self.period == 1 else ((size[0] - 1) * self.period + 1, *size[1:])
+
+    def starts(self, shape: Sequence[int], size: Starts, windows: int) -> list[Starts]:
+        """First samples (frames, rows, columns) of the windows that are seen in testing.
+
+        Args:
+            shape: of the recording.
+            size: of a window.
+            windows: most of them; with ``every``, most at one start.
+
+        >>> ClipRule(period=2, every=True).starts((6, 4, 4), (2, 4, 4), 8)
+        [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)]
+        """
+        if not self.every:
+            return fixed_starts(shape, self.span(size), windows)
+        places = fixed_starts(shape[1:], size[1:], windows)
+        return [(int(first), *place) for first in clip_starts(shape[0], size[0], self.period) for place in places]
+
+    def read(self, recordings: Recordings, row: int, start: Sequence[int], size: Starts) -> NDArray[Any]:
+        """Stored integers (C, *size) of a window."""
+        stored = recordings.read(row, start, self.span(size))
+        return stored if self.period == 1 else np.ascontiguousarray(stored[:, :: self.period])
+
+
+PLAIN = ClipRule()
+
+
+class LazyWindows(Sequence[NDArray[np.float32]]):
+    """Windows that are made when they are asked for: the clips of a video at all starts are many times the video.
+
+    Args:
+        make: start → network input (C, *size).
+        starts: of the windows.
+    """
+
+    def __init__(self, make: Callable[[Starts], NDArray[np.float32]], starts: Sequence[Starts]) -> None:
+        self.make, self.starts = make, starts
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.make(start) for start in self.starts[index]]
+        return self.make(self.starts[index])
 
 
 class Recordings:
@@ -214,6 +286,7 @@ class LabelledWindows:
         size: of a window or crop.
         balance: draw classes equally often.
         foreground: share of the crops of volumes and video that are centred on a voxel of the body or sector.
+        rule: which clips of video there are.
     """
 
     def __init__(
@@ -225,11 +298,13 @@ class LabelledWindows:
         size: Starts,
         balance: bool,
         foreground: float = 0.0,
+        rule: ClipRule = PLAIN,
     ) -> None:
         self.target = target
         self.items = items
         self.recordings = recordings
         self.size = size
+        self.rule = rule
         self.foreground = foreground if target.cohort.info.kind != "signal" else 0.0
         self.groups = _by_class_and_patient(target, items) if balance and target.task == "classification" else []
 
@@ -257,22 +332,23 @@ class LabelledWindows:
             start = (self.target.starts(np.array([item]), self.size[0])[0],)
         y = self.target.y[item]
         value = y if isinstance(y, np.ndarray) else y.item()
-        return {**self.recordings.fields(row), "x": self.recordings.read(row, start, self.size)[None], "y": value}
+        x = self.rule.read(self.recordings, row, start, self.size)
+        return {**self.recordings.fields(row), "x": x[None], "y": value}
 
     def _start(self, row: int, rng: np.random.Generator) -> Starts:
-        shape = self.recordings.shape(row)
+        shape, span = self.recordings.shape(row), self.rule.span(self.size)
         if self.foreground and rng.random() < self.foreground:
             points = self.target.cohort.reader(row).foreground()
             if len(points):
-                return start_around(points[int(rng.integers(len(points)))], shape, self.size)
-        return random_start(shape, self.size, rng)
+                return start_around(points[int(rng.integers(len(points)))], shape, span)
+        return random_start(shape, span, rng)
 
 
 class LabelledBags(LabelledWindows):
     """Training bags: several windows of a labelled recording, spread over it with random starts.
 
     Args:
-        target, items, recordings, size, balance: see ``LabelledWindows``.
+        target, items, recordings, size, balance, rule: see ``LabelledWindows``.
         windows: of a bag, at most; a recording that holds fewer gives fewer, and ``known`` is false for the rest.
     """
 
@@ -285,15 +361,16 @@ class LabelledBags(LabelledWindows):
         size: Starts,
         balance: bool,
         windows: int,
+        rule: ClipRule = PLAIN,
     ) -> None:
-        super().__init__(target, items, recordings, size=size, balance=balance)
+        super().__init__(target, items, recordings, size=size, balance=balance, rule=rule)
         self.windows = windows
 
     def draw(self, item: int, rng: np.random.Generator) -> Mapping[str, Any]:
         """``x`` (N, C, *size) stored integers, ``known`` (N,), ``y`` the item's true value."""
         row = int(self.target.rows[item])
         starts = self._starts(self.recordings.shape(row), rng)
-        windows = [self.recordings.read(row, start, self.size) for start in starts]
+        windows = [self.rule.read(self.recordings, row, start, self.size) for start in starts]
         x = np.zeros((self.windows, *windows[0].shape), dtype=windows[0].dtype)
         x[: len(windows)] = windows
         y = self.target.y[item]
@@ -302,10 +379,11 @@ class LabelledBags(LabelledWindows):
 
     def _starts(self, shape: Sequence[int], rng: np.random.Generator) -> list[Starts]:
         """As many windows as testing sees; each moves at random as far as half way to its neighbours."""
-        fixed = fixed_starts(shape, self.size, self.windows)
+        span = self.rule.span(self.size)
+        fixed = fixed_starts(shape, span, self.windows)
         if len(fixed) == 1:
-            return [random_start(shape, self.size, rng)]
-        last = np.array(shape) - np.array(self.size)
+            return [random_start(shape, span, rng)]
+        last = np.array(shape) - np.array(span)
         reach = np.maximum(last // (len(fixed) - 1) // 2, 0)
         moved = np.array(fixed) + rng.integers(-reach, reach + 1, (len(fixed), len(reach)))
         inside = np.where(last > 0, np.clip(moved, 0, np.maximum(last, 0)), np.array(fixed))

@@ -233,3 +233,26 @@ def test_what_is_known_of_a_clip_and_copies_of_it_can_be_audited(cohort: Path) -
     found = find_duplicates(opened, place(read_sides(cohort, "audited"), opened.manifest["patient"].tolist()))
     assert found.said.startswith("4 videos by 16³ points")
     assert found.constant.size == 0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"rate_hz": 20.0, "size": 112}, {"size": 96, "aspect": "stretch"}, {"size": None, "crop": False}]
+)
+def test_what_is_found_in_a_prepared_clip_can_be_carried_back(echo: SyntheticEcho, settings: dict) -> None:
+    """The cavity of every frame, prepared as a mask and carried back, lies where it was, in the very same frames."""
+    black = np.zeros((3, *echo.frames.shape[1:]), np.uint8)
+    lv = np.concatenate([black, echo.lv.astype(np.uint8), black[:1]])
+    clip = recording(echo, data=np.concatenate([black, echo.frames, black[:1]]), labels={"lv": lv})
+    prepared = VideoPreparation(**settings)(clip)
+    grid = prepared.grid
+    assert grid is not None and grid.source == lv.shape
+    shown_by = grid.prepared_frames()
+    assert (shown_by[:3] == -1).all() and shown_by[-1] == -1 and (shown_by[3:-1] >= 0).all()
+    for frame, place in enumerate(shown_by):
+        if place < 0:
+            continue
+        assert abs(grid.shown[place] - frame) == np.abs(grid.shown - frame).min()
+        mask = prepared.masks["lv"][place]
+        back = grid.labels(np.stack([1 - mask, mask]).astype(np.float32))
+        truth = lv[grid.shown[place]]
+        assert 2 * np.count_nonzero(back & truth) / (back.sum() + truth.sum()) > 0.93

@@ -127,7 +127,7 @@ def test_the_label_draws_are_nested_and_the_same_for_all_arms(ecg: Path, tmp_pat
     ("options", "error", "message"),
     [
         ({"target": "amai"}, ConfigError, "aami"),
-        ({"task": "segmentation", "protocol": "knn"}, ConfigError, "use finetune for segmentation"),
+        ({"task": "segmentation", "protocol": "knn"}, ConfigError, "use finetune or prompt for segmentation"),
         ({"encoders": {"a": "/nowhere"}}, CheckpointError, "a=/nowhere"),
         ({"encoders": {"../a": "none"}}, ConfigError, "cannot be the name"),
         ({"encoders": {"floor": "none"}}, ConfigError, "cannot be the name"),

@@ -19,7 +19,8 @@ from medssl.encoders.ts2vec import TS2Vec
 from medssl.encoders.vit import ViT
 from medssl.errors import ConfigError
 from medssl.heads.decoder import Decoder, finer_strides
-from medssl.heads.segmentation import SegmentationHead
+from medssl.heads.losses import dice_and_cross_entropy
+from medssl.heads.segmentation import UNKNOWN, SegmentationHead
 from medssl.views.base import Views
 
 ENCODERS: dict[str, tuple[type[Encoder], dict[str, Any], tuple[int, ...]]] = {
@@ -213,3 +214,27 @@ def test_balanced_voxels_fade_over_the_training() -> None:
     assert first != pytest.approx(plain) and middle not in (pytest.approx(first), pytest.approx(plain))
     assert middle == pytest.approx(loss(0.25, 0)), "half of it is left after half of the steps"
     assert last == pytest.approx(plain) and loss(0.5, None) == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("encoder", ["tokens of thick slices", "anisotropic"])
+def test_frames_that_nobody_annotated_count_for_nothing(encoder: str) -> None:
+    """The loss is that of the annotated frames as images of their own, whatever the others show."""
+    kind, options, size = ENCODERS[encoder]
+    head = SegmentationHead(kind(**options), ("background", "a", "b"), single_frames=True, voxel_balance=0.5).eval()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((2, 1, *size), generator=generator)
+    y = torch.full((2, 1, *size), UNKNOWN, dtype=torch.uint8)
+    y[0, 0, 1], y[1, 0, 3] = torch.randint(0, 3, (2, *size[1:]), generator=generator, dtype=torch.uint8)
+    loss, _ = head.criterion(x, y)
+    logits = head(x)
+    chosen = torch.stack([logits[0, :, 1], logits[1, :, 3]])
+    labels = torch.stack([y[0, 0, 1], y[1, 0, 3]]).long()
+    expected = sum(dice_and_cross_entropy(chosen, labels))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in head.parameters())
+
+
+def test_single_frames_and_deep_supervision_do_not_go_together() -> None:
+    with pytest.raises(ConfigError, match="deep_supervision off"):
+        SegmentationHead(ResEnc(size="tiny"), single_frames=True, deep_supervision=True)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_cohorts import make_cohort
 
 from medssl.cohort import Cohort
 from medssl.training.targets import Target, resolve_target
 from medssl.training.windows import (
+    ClipRule,
+    LabelledBags,
     LabelledCrops,
     LabelledWindows,
     Recordings,
@@ -43,6 +46,12 @@ def test_fixed_windows_cover_a_recording_evenly() -> None:
     starts = fixed_starts((100, 30), (40, 30), 8)
     assert starts == [(0, 0), (30, 0), (60, 0)]
     assert len(fixed_starts((500, 500, 500), (50, 50, 50), 8)) <= 8
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two patients with one clip each."""
+    return make_cohort(tmp_path_factory.mktemp("video"), "video", patients=2)
 
 
 def recordings(target: Target, *, cache_gb: float, channels: tuple[int, ...] | None = None) -> Recordings:
@@ -108,3 +117,30 @@ def test_an_event_is_in_the_middle_of_its_window(signals: Path) -> None:
     sample = windows.draw(5, np.random.default_rng(0))
     x = reader.network_input(int(target.rows[5]), sample["x"][0])
     assert int(x[0].argmax()) == 20
+
+
+def test_clips_at_all_starts_are_those_of_echonet() -> None:
+    rule = ClipRule(period=2, every=True)
+    assert [s[0] for s in rule.starts((70, 8, 8), (32, 8, 8), 8)] == list(range(8))
+    assert rule.starts((40, 8, 8), (32, 8, 8), 8) == [(0, 0, 0), (1, 0, 0)]  # of a video padded to 64 frames
+    spread = ClipRule(period=2).starts((70, 8, 8), (4, 8, 8), 3)
+    assert [s[0] for s in spread] == [0, 32, 63]
+
+
+def test_a_clip_with_a_period_shows_every_so_many_frames_and_black_beyond_the_end(clips: Path) -> None:
+    target = resolve_target(Cohort(clips), "regression", "rate")
+    reader, size = recordings(target, cache_gb=1.0), (6, 20, 20)
+    whole = reader.whole(0)
+    found = ClipRule(period=3).read(reader, 0, (10, 0, 0), size)
+    assert np.array_equal(found[:, :5], whole[:, 10:24:3]) and not found[:, 5].any()
+
+
+@pytest.mark.parametrize("kind", [LabelledWindows, LabelledBags])
+def test_training_clips_keep_to_the_period(clips: Path, kind: type[LabelledWindows]) -> None:
+    target = resolve_target(Cohort(clips), "regression", "rate")
+    reader = recordings(target, cache_gb=1.0)
+    more = {"windows": 2} if kind is LabelledBags else {}
+    windows = kind(target, np.arange(2), reader, size=(5, 20, 20), balance=False, rule=ClipRule(period=4), **more)
+    x = windows.draw(0, np.random.default_rng(0))["x"][0]
+    whole = reader.whole(0)
+    assert any(np.array_equal(x, whole[:, s : s + 17 : 4]) for s in range(8))

@@ -30,11 +30,26 @@ class MetricInfo:
 
 _ALL = (
     MetricInfo("dice", "Dice", "", True, 0.0, "overlap of predicted and reference mask, 1 is perfect"),
+    MetricInfo(
+        "dice_ed", "Dice, ED", "", True, 0.0, "Dice in the traced frames with the largest outline of their clip"
+    ),
+    MetricInfo(
+        "dice_es", "Dice, ES", "", True, 0.0, "Dice in the traced frames with the smallest outline of their clip"
+    ),
+    MetricInfo("dice_pooled", "pooled Dice", "", True, 0.0, "Dice over the pixels of all traced frames together"),
+    MetricInfo("dice_pooled_ed", "pooled Dice, ED", "", True, 0.0, "the same of the largest outlines"),
+    MetricInfo("dice_pooled_es", "pooled Dice, ES", "", True, 0.0, "the same of the smallest outlines"),
+    MetricInfo("jaccard", "Jaccard", "", True, 0.0, "what prediction and reference share, of what either has"),
+    MetricInfo("dice_oracle", "Dice, oracle", "", True, 0.0, "each object at its own best threshold: an upper bound"),
+    MetricInfo("jaccard_oracle", "Jaccard, oracle", "", True, 0.0, "each object at its own best threshold"),
+    MetricInfo("dice_best", "Dice, best threshold", "", True, 0.0, "the best one for the test objects: optimistic"),
+    MetricInfo("jaccard_best", "Jaccard, best threshold", "", True, 0.0, "the best one for the test objects"),
     MetricInfo("nsd", "NSD", "", True, 0.0, "share of boundary voxels within the tolerance of the other boundary"),
     MetricInfo("hd95_mm", "HD95", "mm", False, None, "95th percentile of boundary distances, worse direction"),
     MetricInfo("masd_mm", "MASD", "mm", False, None, "mean of the two directed mean boundary distances"),
     MetricInfo("volume_error", "volume error", "", False, None, "(predicted − reference volume) / reference volume"),
     MetricInfo("volume_error_ml", "volume error", "ml", False, None, "predicted − reference volume"),
+    MetricInfo("area_error", "area error", "", False, None, "(predicted − reference area) / reference area"),
     MetricInfo("macro_f1", "macro-F1", "", True, 0.0, "F1 averaged over the classes that occur in the test patients"),
     MetricInfo("balanced_accuracy", "balanced accuracy", "", True, 0.0, "recall averaged over the classes that occur"),
     MetricInfo("accuracy", "accuracy", "", True, 0.0, "share of cases with the right class"),
