@@ -50,14 +50,15 @@ class Search:
         return next(iter(self.encoders))
 
     def facts(self, arm: Arm) -> dict[str, Any]:
-        """Plain data for ``summary.json``: the cohorts, and how the encoder asked about reads."""
+        """Plain data for ``summary.json``: the cohorts, and how the encoder asked about reads each."""
+        read = ("view", "size", "windows", "pooling", "dimension")
         cohorts = {
             name: {"fingerprint": c.info.fingerprint, "kind": c.info.kind, "modality": c.info.modality,
-                   "n_recordings": len(c), "n_patients": c.info.n_patients}
+                   "n_recordings": len(c), "n_patients": c.info.n_patients,
+                   "reading": {k: arm.abouts[name][k] for k in read}}
             for name, c in self.cohorts.items()
         }  # fmt: skip
-        read = ("view", "size", "windows", "pooling", "dimension")
-        return {"cohorts": cohorts, "reading": {k: arm.about[k] for k in read}}
+        return {"cohorts": cohorts}
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,19 @@ class Arm:
     Attributes:
         name: in tables.
         source: what embeds; None where only a file was given.
-        about: of the embeddings of the first cohort.
+        abouts: cohort → what its file of embeddings says of itself.
         features: cohort → (n, D).
     """
 
     name: str
     source: Source | None
-    about: Mapping[str, Any]
+    abouts: Mapping[str, Mapping[str, Any]]
     features: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """Of the first cohort; ``encoder`` is the same in all."""
+        return next(iter(self.abouts.values()))
 
 
 def arm_of(search: Search, name: str) -> Arm:
@@ -89,18 +95,18 @@ def arm_of(search: Search, name: str) -> Arm:
     ((cohort_name, cohort),) = search.cohorts.items()
     found = read_embeddings(Path(given))
     found.check(cohort, Path(given))
-    return Arm(name, None, found.about, {cohort_name: found.features})
+    return Arm(name, None, {cohort_name: found.about}, {cohort_name: found.features})
 
 
 def _embedded(search: Search, name: str, source: Source, reading: Reading | None = None) -> Arm:
-    features, about = {}, []
+    features, abouts = {}, {}
     for cohort_name, cohort in search.cohorts.items():
         file = search.folder / f"{name}-{cohort_name}.parquet"
         embed_with(source, cohort, file, search.settings, reading)
         found = read_embeddings(file)
         features[cohort_name] = found.features
-        about.append(found.about)
-    return Arm(name, source, about[0], features)
+        abouts[cohort_name] = found.about
+    return Arm(name, source, abouts, features)
 
 
 def floors_of(search: Search, arms: list[Arm]) -> tuple[list[Arm], dict[str, list[str]]]:

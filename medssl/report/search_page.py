@@ -56,13 +56,9 @@ def _pictures(file: Path) -> dict[str, NDArray[Any]]:
 
 
 def _lead(s: Entry, title: str) -> Html:
-    reading = s["reading"]
     facts: dict[str, object] = {
         "Encoder": s["encoder"],
-        "Searched": "; ".join(
-            f"{n}: {c['n_recordings']} recordings, {c['n_patients']} patients" for n, c in s["cohorts"].items()
-        ),
-        "Read as": _VIEWS[reading["view"]].format(**reading),
+        "Searched": ", ".join(s["cohorts"]),
         "Left out": "the query's own patient" if s["exclude"] == "patient" else "the query alone",
         "Search": "exact" if s["index"] == "exact" else "approximate (FAISS)",
     }  # fmt: skip
@@ -73,7 +69,18 @@ def _lead(s: Entry, title: str) -> Html:
     said = tag("p", s["verdict"], class_="verdict", role="note", aria_label="Verdict") if "verdict" in s else Html("")
     notes = tag("div", tag("ul", *(tag("li", n) for n in s["notes"])), class_="warn") if s["notes"] else Html("")
     kinds = ", ".join(dict.fromkeys(c["modality"] or c["kind"] for c in s["cohorts"].values()))
-    return Html(tag("p", f"medssl · search · {kinds}", class_="muted") + tag("h1", title) + said + cards(facts) + notes)
+    top = tag("p", f"medssl · search · {kinds}", class_="muted") + tag("h1", title)
+    return Html(top + said + cards(facts) + _cohorts(s["cohorts"]) + notes)
+
+
+def _cohorts(cohorts: Entry) -> Html:
+    rows = [
+        (name, c["kind"], c["n_recordings"], c["n_patients"], _VIEWS[c["reading"]["view"]].format(**c["reading"]),
+         " x ".join(map(str, c["reading"]["size"])))
+        for name, c in cohorts.items()
+    ]  # fmt: skip
+    head = ("cohort", "kind", "recordings", "patients", "read as", "size")
+    return table(head, rows, caption="Cohorts, and how the encoder reads them", numeric=(2, 3))
 
 
 def _title(metric: str) -> str:
