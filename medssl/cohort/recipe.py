@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -85,10 +86,14 @@ def load_recipe(name: str | Path, options: Mapping[str, Any] | None = None) -> R
         ConfigError: no such recipe. RecipeError: the file defines not exactly one ``Recipe``, or unknown options.
     """
     cls = recipe_class(name)
+    taken = inspect.signature(cls).parameters
+    unknown = [option for option in options or {} if option not in taken]
+    if unknown and all(p.kind is not p.VAR_KEYWORD for p in taken.values()):
+        raise RecipeError(f"recipe '{name}' has no option {', '.join(unknown)}; it takes {', '.join(taken) or 'none'}")
     try:
         return cls(**dict(options or {}))
     except TypeError as error:
-        raise RecipeError(f"recipe '{name}': {error}; see `medssl list recipes`") from error
+        raise RecipeError(f"recipe '{name}': {error}") from error
 
 
 def recipe_class(name: str | Path) -> type[Recipe]:

@@ -290,7 +290,7 @@ def test_wrong_settings_are_refused_before_any_data_are_touched(
         make(volumes, preparation={"treshold": 1.0})
     with pytest.raises(RecipeError, match="does not exist"):
         make(tmp_path / "nowhere")
-    with pytest.raises(RecipeError, match="colour"):
+    with pytest.raises(RecipeError, match="has no option colour; it takes"):
         prepare(toy, volumes, tmp_path / "cohort", options={"colour": "red"}, keep_ids=True)
     assert not (tmp_path / "cohort").exists()
 
