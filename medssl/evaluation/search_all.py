@@ -55,6 +55,9 @@ def evaluate_search(
     own = list(arms)
     below, belong = floors_of(search, arms) if floors else ([], {})
     arms += below
+    if search.centre:
+        answering = {name: gallery.rows for name, (_, gallery) in zip(search.cohorts, sides, strict=True)}
+        arms = [arm.centred(answering) for arm in arms]
     ranked: list[RankedPair] = []
     notes: list[str] = []
     for pair in _pairs(search, sides, cross):
@@ -77,7 +80,8 @@ def evaluate_search(
         "kind": "search", "mode": "evaluation", "encoder": search.main, "metric": HEADLINE, "ks": list(KS),
         "depth": DEPTH, "label": list(label), "classes": list(classes), "relevance": rule,
         "relevance_meaning": RULES[rule].format(share=share), "exclude": search.exclude, "index": search.index,
-        "top": search.top, "cross": cross, "split": split, "seed": seed, **search.facts(own[0]),
+        "centre": search.centre, "top": search.top, "cross": cross, "split": split, "seed": seed,
+        **search.facts(own[0]),
         "encoders": {a.name: a.about["encoder"] for a in arms}, "floors": belong, "results": results,
         "comparisons": comparisons, "notes": notes + [n for a in own for n in notes_of(a, search.cohorts)],
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +34,7 @@ class Search:
         top: hits of each query.
         exclude: whose recordings never answer a query.
         index: how neighbours are found.
+        centre: means are taken from embeddings first.
     """
 
     encoders: Mapping[str, str]
@@ -43,6 +44,7 @@ class Search:
     top: int
     exclude: Literal["patient", "none"]
     index: Literal["exact", "faiss"]
+    centre: bool = False
 
     @property
     def main(self) -> str:
@@ -81,6 +83,11 @@ class Arm:
     def about(self) -> Mapping[str, Any]:
         """Of the first cohort; ``encoder`` is the same in all."""
         return next(iter(self.abouts.values()))
+
+    def centred(self, rows: Mapping[str, NDArray[np.int64]] | None = None) -> Arm:
+        """Embeddings of each cohort less the mean of these rows of it, or of all."""
+        features = {n: x - x[slice(None) if rows is None else rows[n]].mean(0) for n, x in self.features.items()}
+        return replace(self, features=features)
 
 
 def arm_of(search: Search, name: str) -> Arm:

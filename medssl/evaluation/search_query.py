@@ -103,11 +103,15 @@ def _finish(
     asked: list[tuple[dict[str, Any], int]], notes: list[str], pictures: Pictures, out: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Rank, describe, write."""
+    if search.centre:
+        first = next(iter(search.cohorts))
+        queries = {arm.name: queries[arm.name] - arm.features[first].mean(0) for arm in arms}
+        arms = [arm.centred() for arm in arms]
     strips = [strip for arm in arms for strip in _strips(search, arm, queries[arm.name], asked, pictures)]
     summary = {
         "kind": "search", "mode": "query", "encoder": arms[0].name,
         "encoders": {a.name: a.about["encoder"] for a in arms}, **search.facts(arms[0]), "top": search.top,
-        "exclude": search.exclude, "index": search.index, "strips": strips,
+        "exclude": search.exclude, "index": search.index, "centre": search.centre, "strips": strips,
         "notes": notes + [n for a in arms for n in notes_of(a, search.cohorts)],
     }  # fmt: skip
     if out is None:

@@ -42,6 +42,7 @@ def search(
     cross: bool = False,
     top: int = 10,
     exclude: Literal["patient", "none"] = "patient",
+    centre: bool = False,
     floors: bool = True,
     index: Literal["exact", "faiss"] = "exact",
     strips: int = 6,
@@ -75,6 +76,8 @@ def search(
         cross: also ask with the recordings of each cohort in every other one.
         top: hits of each query.
         exclude: ``patient`` never answers with a recording of the query's patient; ``none`` only not with itself.
+        centre: take the mean of the recordings that answer, of each cohort its own, from all embeddings first. Much of
+            an embedding is the same for all recordings, and between modalities the difference of their means.
         floors: also measure the pixels and the untrained encoder.
         index: ``exact``, or ``faiss`` (approximate, for millions; an extra).
         strips: queries of each cohort that the page shows; drawn by ``seed``, not by their result.
@@ -98,7 +101,7 @@ def search(
     encoders = _named(encoder, beside or {}, several=len(cohorts) > 1)
     with ExitStack() as stack:
         folder = Path(out) / "embeddings" if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        asked = Search(encoders, cohorts, folder, settings, top, exclude, index)
+        asked = Search(encoders, cohorts, folder, settings, top, exclude, index, centre)
         if query is not None:
             from medssl.evaluation.search_query import answer
 

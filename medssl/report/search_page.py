@@ -60,6 +60,7 @@ def _lead(s: Entry, title: str) -> Html:
         "Encoder": s["encoder"],
         "Searched": ", ".join(s["cohorts"]),
         "Left out": "the query's own patient" if s["exclude"] == "patient" else "the query alone",
+        "Compared by": "cosine, less the mean of a cohort" if s.get("centre") else "cosine",
         "Search": "exact" if s["index"] == "exact" else "approximate (FAISS)",
     }  # fmt: skip
     if s["mode"] == "evaluation":

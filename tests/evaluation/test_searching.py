@@ -61,6 +61,39 @@ def test_the_nearest_cases_of_a_recording_are_those_of_other_patients(torsos: Pa
     assert same[0]["recording"] != "torso_003"
 
 
+def test_centred_embeddings_are_compared_without_what_all_have_in_common(
+    torsos: Path, run: Path, tmp_path: Path
+) -> None:
+    found = search(str(run), torsos, "torso_003", top=4, centre=True, out=tmp_path / "out")
+    x = read_embeddings(tmp_path / "out" / "embeddings" / "mine-torsos.parquet").features.astype(np.float64)
+    x -= x.mean(0)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    manifest = Cohort(torsos).manifest
+    others = np.flatnonzero(manifest["patient"] != manifest["patient"].iloc[2])
+    expected = others[np.argsort(-(unit @ unit[2])[others])][:4]
+    (strip,) = found["strips"]
+    assert [h["recording"] for h in strip["hits"]] == manifest["recording"].iloc[expected].tolist()
+    assert [h["similarity"] for h in strip["hits"]] == pytest.approx((unit @ unit[2])[expected].tolist(), abs=1e-5)
+    file = torsos.parent / "raw-volumes" / "imagesTr" / "torso_003.nii.gz"
+    raw = search(str(run), torsos, str(file), top=4, centre=True)["strips"][0]["hits"]
+    assert [h["similarity"] for h in raw] == pytest.approx([h["similarity"] for h in strip["hits"]], abs=1e-5)
+
+
+def test_the_mean_is_that_of_the_recordings_that_answer(torsos: Path, run: Path, tmp_path: Path) -> None:
+    cohort = Path(shutil.copytree(torsos, tmp_path / "torsos"))
+    made = split(cohort, test=2)
+    given: dict[str, Any] = {"label": ["class"], "split": "default", "floors": False, "centre": True, "strips": 1}
+    found = search(str(run), cohort, out=tmp_path / "out", **given)
+    x = read_embeddings(tmp_path / "out" / "embeddings" / "mine-torsos.parquet").features.astype(np.float64)
+    manifest = Cohort(cohort).manifest
+    answer = (manifest["patient"].isin(made.development) & manifest["label_class"].notna()).to_numpy()
+    x -= x[answer].mean(0)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    query = manifest.index[manifest["recording"] == found["strips"][0]["query"]["recording"]][0]
+    best = float((unit[answer] @ unit[query]).max())
+    assert found["strips"][0]["hits"][0]["similarity"] == pytest.approx(best, abs=1e-5)
+
+
 def test_the_page_shows_the_query_and_its_hits(torsos: Path, run: Path, tmp_path: Path) -> None:
     search(str(run), torsos, "torso_003", top=4, out=tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
