@@ -111,7 +111,8 @@ def make_plan(
     loaded = load_recipe(recipe, options)
     if not source.exists():
         raise RecipeError(f"the source '{source}' does not exist")
-    specification = _overridden(_spec(loaded.preparation()), overrides or {}, type(loaded.preparation()))
+    suggested = loaded.preparation_of(source)
+    specification = _overridden(_spec(suggested), overrides or {}, type(suggested))
     file = resources.find("data_prep", recipe)
     return Plan(loaded, file, source, cohort, specification, pseudonyms, profile)
 
