@@ -2,11 +2,12 @@
 
 Get the data: http://preprocessed-connectomes-project.org/abide/ (``rois_ATLAS`` of one pipeline and strategy, and
 ``Phenotypic_V1_0b_preprocessed1.csv``). Licence: CC BY-NC-SA 3.0, non-commercial research. Cite: Di Martino A et al.,
-Mol Psychiatry 19:659-667, 2014; Craddock C et al., The Neuro Bureau Preprocessing Initiative, Front Neuroinform, 2013.
+Mol Psychiatry 19:659-667, 2014; Craddock C et al., The Neuro Bureau Preprocessing Initiative, Front Neuroinform,
+2013.
 
 Layout: ``*_rois_ATLAS.1D`` (or ``.1D.gz``) anywhere below the folder, named by the column FILE_ID, and a table
-``*phenotypic*.csv``. Folders that are named as a pipeline (cpac, ccs, dparsf, niak) or a strategy (filt_noglobal, ...)
-choose among several; without such folders the option says which it is.
+``*phenotypic*.csv``. Folders that are named as a pipeline (cpac, ccs, dparsf, niak) or a strategy (filt_noglobal,
+...) choose among several; without such folders the option says which it is.
 
 Labels: diagnosis (autism, control: DX_GROUP 1 and 2), age, sex, fiq, eyes (open, closed), mean_fd (mm). The site is
 SITE_ID, which is spelt differently from the names of the files (TRINITY, MAX_MUN). Nothing in the files states the
@@ -14,12 +15,12 @@ repetition time: it comes from the table of sites below (for SBL and LEUVEN_2 so
 1.656 s), or from ``site_tr_s``.
 
 Series of ``filt_*`` are band-passed (0.01 to 0.1 Hz) and those of every pipeline free of motion, so nothing is
-regressed out or filtered again. Sites differ in length and repetition time, which alone tells them apart: all are brought
-to the longest repetition time, and ``--preparation max_minutes=3`` cuts them to one length. OHSU has 3.25 minutes, so 3
-are asked for, not 4.
+regressed out or filtered again. Sites differ in length and repetition time, which alone tells them apart: all are
+brought to the longest repetition time, and ``--preparation max_minutes=3`` cuts them to one length. OHSU has 3.25
+minutes, so 3 are asked for, not 4.
 
-Splits: none is published that all use; leave one site out (``medssl cohort split COHORT --test-sites NYU --by site``), or
-draw ``--stratify diagnosis``. Honest accuracies are 60 to 72 %; 80 % and more come from leaks.
+Splits: none is published that all use; leave one site out (``medssl cohort split COHORT --test-sites NYU --by
+site``), or draw ``--stratify diagnosis``. Honest accuracies are 60 to 72 %; 80 % and more come from leaks.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ from medssl.errors import RecipeError
 __all__ = ["ABIDE"]
 
 SITE_TR_S = MappingProxyType(
-    {
-        **{"CALTECH": 2.0, "CMU": 2.0, "KKI": 2.5, "LEUVEN_1": 1.656, "LEUVEN_2": 1.667, "MAX_MUN": 3.0, "NYU": 2.0},
-        **{"OHSU": 2.5, "OLIN": 1.5, "PITT": 1.5, "SBL": 2.2, "SDSU": 2.0, "STANFORD": 2.0, "TRINITY": 2.0},
-        **{"UCLA_1": 3.0, "UCLA_2": 3.0, "UM_1": 2.0, "UM_2": 2.0, "USM": 2.0, "YALE": 2.0},
-    }
+    dict.fromkeys(("CALTECH", "CMU", "NYU", "SDSU", "STANFORD", "TRINITY", "UM_1", "UM_2", "USM", "YALE"), 2.0)
+    | dict.fromkeys(("KKI", "OHSU"), 2.5)
+    | dict.fromkeys(("MAX_MUN", "UCLA_1", "UCLA_2"), 3.0)
+    | dict.fromkeys(("OLIN", "PITT"), 1.5)
+    | {"LEUVEN_1": 1.656, "LEUVEN_2": 1.667, "SBL": 2.2}
 )
 """Seconds between two volumes at each site, from the descriptions of the scans that the sites published."""
 
@@ -136,8 +137,8 @@ class ABIDE(Recipe):
             there = sorted({re.split("_rois_", f.name)[1].split(".")[0] for f in series}) or ["none"]
             which = f" of {self.pipeline}/{self.strategy}" if named else ""
             raise RecipeError(
-                f"no *_rois_{self.atlas}.1D{which} below '{source}' (atlases there: {', '.join(there)}); recipe 'abide' "
-                "wants the series of regions of ABIDE preprocessed"
+                f"no *_rois_{self.atlas}.1D{which} below '{source}' (atlases there: {', '.join(there)}); recipe "
+                "'abide' wants the series of regions of ABIDE preprocessed"
             )
         return files
 

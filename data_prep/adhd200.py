@@ -9,11 +9,11 @@ the folder, with the columns File and Sub-brick before those of the regions; ``*
 ``ScanDir ID`` (leading zeros left out there), Site, Gender, Age, DX.
 
 Labels: diagnosis (control: DX 0; adhd: 1 to 3), subtype (combined, hyperactive, inattentive), age, sex, all unknown
-where DX was withheld. Repetition times come from the number of the site in the table. Athena regressed out white matter,
-CSF, six motion parameters and a cubic trend, and band-passed 0.009 to 0.08 Hz, so nothing is done again.
+where DX was withheld. Repetition times come from the number of the site in the table. Athena regressed out white
+matter, CSF, six motion parameters and a cubic trend, and band-passed 0.009 to 0.08 Hz, so nothing is done again.
 
-Splits: that of the competition is by release (the test set's DX was withheld); leave one site out
-(``medssl cohort split COHORT --test-sites NYU --by site``) or draw ``--stratify diagnosis``. Runs of a subject stay together.
+Splits: that of the competition is by release (the test set's DX was withheld); leave one site out (``medssl cohort
+split COHORT --test-sites NYU --by site``) or draw ``--stratify diagnosis``. Runs of a subject stay together.
 """
 
 from __future__ import annotations
@@ -35,8 +35,14 @@ __all__ = ["ADHD200"]
 
 SITES = MappingProxyType(
     {
-        **{1: ("Peking", 2.0), 2: ("Brown", 2.0), 3: ("KKI", 2.5), 4: ("NeuroIMAGE", 1.96)},
-        **{5: ("NYU", 2.0), 6: ("OHSU", 2.5), 7: ("Pittsburgh", 1.5), 8: ("WashU", 2.5)},
+        1: ("Peking", 2.0),
+        2: ("Brown", 2.0),
+        3: ("KKI", 2.5),
+        4: ("NeuroIMAGE", 1.96),
+        5: ("NYU", 2.0),
+        6: ("OHSU", 2.5),
+        7: ("Pittsburgh", 1.5),
+        8: ("WashU", 2.5),
     }
 )
 """Number in the column Site → name, and seconds between two volumes."""
@@ -62,7 +68,7 @@ class ADHD200(Recipe):
         self, *, atlas: str = "cc200", filtered: bool = True, site_tr_s: Mapping[str, float] | None = None
     ) -> None:
         self.atlas, self.filtered = atlas, filtered
-        self.tr_s = {name: tr for name, tr in SITES.values()} | {n: float(tr) for n, tr in (site_tr_s or {}).items()}
+        self.tr_s = dict(SITES.values()) | {n: float(tr) for n, tr in (site_tr_s or {}).items()}
 
     def preparation(self) -> FmriPreparation:
         """As Athena left them: filtered here only where it did not filter."""
@@ -90,7 +96,7 @@ class ADHD200(Recipe):
         files = [f for f in series if f"_{self.atlas.lower()}_tcs.1d" in f.name.lower() and f.name.startswith(start)]
         if not files:
             raise RecipeError(
-                f"no {start}*_{self.atlas}_TCs.1D below '{source}'; recipe 'adhd200' wants the series of Athena's pipeline"
+                f"no {start}*_{self.atlas}_TCs.1D below '{source}'; recipe 'adhd200' wants Athena's series of regions"
             )
         people = _people(source)
         for file in files:

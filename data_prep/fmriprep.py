@@ -1,14 +1,15 @@
 """Derivatives of fMRIPrep (BIDS): preprocessed 4-D runs with confounds and brain masks, through an atlas.
 
-Get the data: your own. Licence, citation: of your data. Cite fMRIPrep: Esteban O et al., Nat Methods 16:111-116, 2019.
+Get the data: your own. Licence, citation: of your data. Cite fMRIPrep: Esteban O et al., Nat Methods 16:111-116,
+2019.
 
-Layout: ``sub-*/[ses-*/]func/*_space-SPACE[_res-*]_desc-preproc_bold.nii.gz`` with ``*_desc-confounds_timeseries.tsv`` (or
-``_regressors.tsv``) of the same run, ``*_space-SPACE*_desc-brain_mask.nii.gz``, ``.json`` beside the image; ``participants.tsv``
-in the folder or one or two above it (derivatives/fmriprep).
+Layout: ``sub-*/[ses-*/]func/*_space-SPACE[_res-*]_desc-preproc_bold.nii.gz`` with ``*_desc-confounds_timeseries.tsv``
+(or ``_regressors.tsv``) of the same run, ``*_space-SPACE*_desc-brain_mask.nii.gz``, ``.json`` beside the image;
+``participants.tsv`` in the folder or one or two above it (derivatives/fmriprep).
 
-The atlas is an image of labels in the same space as the runs (names in a table beside it), a table of coordinates, or a
-set that nilearn carries with it: power_2011, dosenbach_2010, seitzman_2018. Runs without a table of confounds or a mask are
-rejected, unless the options say that they are not needed.
+The atlas is an image of labels in the same space as the runs (names in a table beside it), a table of coordinates, or
+a set that nilearn carries with it: power_2011, dosenbach_2010, seitzman_2018. Runs without a table of confounds or a
+mask are rejected, unless the options say that they are not needed.
 """
 
 from __future__ import annotations
@@ -88,9 +89,9 @@ class FMRIPrep(Recipe):
         ]
         if not wanted:
             there = ", ".join(sorted({m["space"] for _, m in runs})) or "none"
+            task = f" of task {self.task}" if self.task else ""
             raise RecipeError(
-                f"no *_space-{self.space}*_desc-preproc_bold.nii.gz{f' of task {self.task}' if self.task else ''} below "
-                f"'{source}' (spaces there: {there})"
+                f"no *_space-{self.space}*_desc-preproc_bold.nii.gz{task} below '{source}' (spaces there: {there})"
             )
         people = _people(source)
         for file, match in wanted:

@@ -1,17 +1,17 @@
 """Human Connectome Project or UK Biobank: ready series of regions, one file a run, and a table of subjects.
 
-Get the data: https://www.humanconnectome.org (HCP1200: ``rfMRI`` parcellated, or node time series of the PTN release) or
-https://www.ukbiobank.ac.uk (field 25752 and others). Licence: the data use terms of each; HCP's restricted columns (age in
-years, family) ask for a further agreement. Cite: Van Essen DC et al., NeuroImage 80:62-79, 2013; Miller KL et al., Nat
-Neurosci 19:1523-1536, 2016.
+Get the data: https://www.humanconnectome.org (HCP1200: ``rfMRI`` parcellated, or node time series of the PTN release)
+or https://www.ukbiobank.ac.uk (field 25752 and others). Licence: the data use terms of each; HCP's restricted columns
+(age in years, family) ask for a further agreement. Cite: Van Essen DC et al., NeuroImage 80:62-79, 2013; Miller KL et
+al., Nat Neurosci 19:1523-1536, 2016.
 
-Layout: ``.txt``, ``.csv``, ``.1D``, ``.npy``, ``.mat`` or ``.ptseries.nii`` files, a run each, the subject's number first in
-the name of the file or of a folder above it (``100307/rfMRI_REST1_LR.ptseries.nii``, ``100307.txt``,
+Layout: ``.txt``, ``.csv``, ``.1D``, ``.npy``, ``.mat`` or ``.ptseries.nii`` files, a run each, the subject's number
+first in the name of the file or of a folder above it (``100307/rfMRI_REST1_LR.ptseries.nii``, ``100307.txt``,
 ``1000011_25752_2_0.txt``); a table (CSV, TSV) with a row a subject.
 
-Labels: sex and age where the table has a column of that name (HCP: Gender, Age_in_Yrs; UK Biobank: 31-0.0, 21003-2.0),
-and those of ``labels``. HCP has twins and siblings: give ``family=Family_ID``, and a family is then one *patient*, so that
-no split parts it. Both directions of a run (LR, RL) belong to one subject anyway.
+Labels: sex and age where the table has a column of that name (HCP: Gender, Age_in_Yrs; UK Biobank: 31-0.0,
+21003-2.0), and those of ``labels``. HCP has twins and siblings: give ``family=Family_ID``, and a family is then one
+*patient*, so that no split parts it. Both directions of a run (LR, RL) belong to one subject anyway.
 
 HCP's node time series are cleaned (ICA-FIX) and not band-passed, so they are detrended and band-passed here. The
 repetition time is 0.72 s (HCP) or 0.735 s (UK Biobank, ``tr_s=0.735``).

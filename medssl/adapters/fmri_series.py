@@ -157,8 +157,8 @@ def _checked(series: RegionSeries, regions: int | None, path: Path) -> RegionSer
         raise UnreadableRecording(f"{count} regions, the atlas has {regions}: made with another atlas", path)
     if volumes < 2 or count < 2:
         raise UnreadableRecording(f"{count} regions x {volumes} volumes are no series of regions", path)
-    if _is_connectivity(series.data):
-        raise UnreadableRecording(f"a {count} x {volumes} matrix of connectivity, not series of regions", path)
     if not np.isfinite(series.data).any():
         raise UnreadableRecording("no finite number in it", path)
+    if _is_connectivity(series.data):
+        raise UnreadableRecording(f"a {count} x {volumes} matrix of connectivity, not series of regions", path)
     return series

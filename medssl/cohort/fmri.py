@@ -285,8 +285,8 @@ class FmriPreparation(Preparation):
         freedom = degrees_of_freedom(int(run.kept.sum()), count, tr, band)
         if freedom < self.min_degrees:
             raise UnreadableRecording(
-                f"{int(run.kept.sum())} volumes leave {freedom:.0f} degrees of freedom after {count} regressors and the "
-                f"filter (at least {self.min_degrees})",
+                f"{int(run.kept.sum())} volumes leave {freedom:.0f} degrees of freedom after {count} regressors and "
+                f"the filter (at least {self.min_degrees})",
                 source,
             )
         if freedom < FEW_DEGREES:

@@ -18,8 +18,9 @@ Columns = Mapping[str, NDArray[np.float64]]
 
 CONFOUND_SETS = ("none", "motion", "simple", "scrubbing", "compcor", "gsr")
 """``motion``: 24 regressors (six parameters, their differences, the squares of both). ``simple``: these, ``csf`` and
-``white_matter``. ``scrubbing``: the same with four regressors each of the latter; only with censoring. ``compcor``: 24 of
-motion and all ``a_comp_cor_*``. ``gsr``: ``simple`` and ``global_signal``. (Ciric et al., NeuroImage 154:174, 2017.)"""
+``white_matter``. ``scrubbing``: the same with four regressors each of the latter; only with censoring. ``compcor``: 24
+of motion and all ``a_comp_cor_*``. ``gsr``: ``simple`` and ``global_signal``. (Ciric et al., NeuroImage 154:174, 2017.)
+"""
 
 _TISSUES = ("csf", "white_matter")
 

@@ -170,6 +170,7 @@ def _folder_name(recording: str) -> str:
 
 def _files(item: Item) -> list[Path]:
     paths = [*(item.path if isinstance(item.path, tuple) else (item.path,)), *item.masks.values()]
+    paths += [value for name, value in vars(item).items() if name != "path" and isinstance(value, Path)]
     files: list[Path] = []
     for path in paths:
         files += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]

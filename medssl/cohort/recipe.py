@@ -72,7 +72,7 @@ class Recipe(Configurable, ABC):
         """Settings that suit this dataset; the command line may override any of them."""
 
     def preparation_of(self, source: Path) -> Preparation:
-        """The same where settings follow from the data (a rate common to all runs); called once, before anything is read.
+        """The same where settings follow from the data (a rate common to all runs); called once, at first.
 
         Raises:
             RecipeError: as :meth:`find`.
