@@ -207,6 +207,10 @@ class FmriPreparation(Preparation):
         if recording.events:
             notes.append(f"{len(recording.events)} events left out: volumes may be censored or resampled")
         series = np.asarray(recording.data, dtype=np.float64).T[first:]
+        if len(series) < 2:
+            raise UnreadableRecording(
+                f"{recording.data.shape[1]} volumes are too few when the first {first} are dropped", recording.source
+            )
         table = {name: column[first:] for name, column in table.items()}
         displacement = displacement_of(table)
         if displacement is not None:

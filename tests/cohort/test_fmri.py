@@ -216,6 +216,11 @@ def test_volumes_before_the_steady_state_are_dropped_with_their_confounds():
     assert FmriPreparation(confounds="motion", drop_volumes=3)(recording).image.shape[1] == 195
 
 
+def test_nothing_left_after_the_first_volumes():
+    with pytest.raises(UnreadableRecording, match="12 volumes are too few when the first 12 are dropped"):
+        plain(drop_volumes=12)(run(volumes=12))
+
+
 def slow(tr_s: float, seconds: float = 600.0) -> np.ndarray:
     """(4, T) sines within the band, as they are seen at that repetition time."""
     time = np.arange(0, seconds, tr_s)
