@@ -19,6 +19,7 @@ from medssl.adapters.recording import Rejected, sha256_of
 from medssl.cohort.info import FORMAT_VERSION
 from medssl.cohort.preparation import Preparation
 from medssl.cohort.pseudonyms import Pseudonyms
+from medssl.cohort.reading import FmriItem
 from medssl.cohort.recipe import Item, Recipe, load_recipe
 from medssl.cohort.store import Profile
 from medssl.cohort.worker import Job
@@ -32,6 +33,7 @@ _PLAIN_NAME = re.compile(r"[PR]?[0-9a-z][0-9a-z._-]{0,63}")
 _EXPANSION = 8
 _EXPANSION_GZ = 24
 _EXPANSION_VIDEO, _MOST_VIDEO = 150, 3 << 30
+_MOST_FMRI = 1 << 30  # runs are read a few volumes at a time
 _WORKER_BYTES = 256 << 20
 
 
@@ -111,7 +113,8 @@ def make_plan(
     loaded = load_recipe(recipe, options)
     if not source.exists():
         raise RecipeError(f"the source '{source}' does not exist")
-    specification = _overridden(_spec(loaded.preparation()), overrides or {}, type(loaded.preparation()))
+    suggested = loaded.preparation_of(source)
+    specification = _overridden(_spec(suggested), overrides or {}, type(suggested))
     file = resources.find("data_prep", recipe)
     return Plan(loaded, file, source, cohort, specification, pseudonyms, profile)
 
@@ -169,6 +172,7 @@ def _folder_name(recording: str) -> str:
 
 def _files(item: Item) -> list[Path]:
     paths = [*(item.path if isinstance(item.path, tuple) else (item.path,)), *item.masks.values()]
+    paths += [value for name, value in vars(item).items() if name != "path" and isinstance(value, Path)]
     files: list[Path] = []
     for path in paths:
         files += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
@@ -189,7 +193,8 @@ def _key(item: Item, source: Path) -> str:
 
 
 def _memory(item: Item) -> int:
-    return _WORKER_BYTES + sum(_decoded(f.stat().st_size, f.suffix.lower()) for f in _files(item) if f.exists())
+    decoded = sum(_decoded(f.stat().st_size, f.suffix.lower()) for f in _files(item) if f.exists())
+    return _WORKER_BYTES + (min(decoded, _MOST_FMRI) if isinstance(item, FmriItem) else decoded)
 
 
 def _decoded(size: int, suffix: str) -> int:

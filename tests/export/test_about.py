@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+from medssl.cohort.fmri import FmriPreparation
+from medssl.configurable import spec
 from medssl.encoders.resenc import ResEnc
-from medssl.export.about import as_json, describe_export
+from medssl.export.about import as_json, describe_export, preprocessing
 from medssl.export.network import exportable
 from medssl.export.source import open_run
 from medssl.heads.segmentation import SegmentationHead
@@ -46,3 +49,12 @@ def test_a_segmenter_says_how_windows_are_joined_and_which_values_its_masks_have
     assert "2 × 1 × 1 mm" in " ".join(about["preprocessing"]["steps"])
     assert about["target"]["values"] == [0, 6]
     assert [step.split()[0] for step in about["postprocessing"]] == ["probabilities", "windows", "the"]
+
+
+def test_a_model_of_fmri_says_how_its_series_were_cleaned(classifier_run: Path) -> None:
+    source = open_run(classifier_run)
+    settings = spec(FmriPreparation(atlas="cc200", confounds="scrubbing", tr_s=2.5))
+    inputs = dataclasses.replace(source.inputs, preparation=settings, rate_hz=0.4)
+    steps = " | ".join(preprocessing(dataclasses.replace(source, inputs=inputs)))
+    for words in ("atlas 'cc200'", "above 0.5 mm", "from 0.01 Hz to 0.1 Hz", "(scrubbing)", "2.5 s", "z-scores"):
+        assert words in steps
