@@ -351,9 +351,9 @@ def _lower_statistic(r: Tensor, density: float, valid: Tensor) -> Tensor:
     above = gap.cumsum(-1, dtype=torch.int32) <= (wanted - rank).unsqueeze(-1)
     padding = torch.where(above, torch.inf, -torch.inf).to(r.dtype)
     entries = torch.where(gap, padding, r.flatten(-2))
-    if 2 * wanted < entries.shape[-1]:
-        return entries.topk(wanted + 1, sorted=False).values.amin(-1)
-    return entries.topk(entries.shape[-1] - wanted, largest=False, sorted=False).values.amax(-1)
+    few = 2 * wanted < entries.shape[-1]
+    chosen: Tensor = entries.topk(wanted + 1 if few else entries.shape[-1] - wanted, largest=few, sorted=False).values
+    return chosen.amin(-1) if few else chosen.amax(-1)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -379,7 +379,8 @@ def _ranks_on(n: int, density: float, device: torch.device) -> tuple[Tensor, Ten
 def _places(n: int, diagonal: bool, device: torch.device) -> Tensor:
     """Of the lower triangle in a flattened (n, n) matrix, row by row."""
     rows, columns = torch.tril_indices(n, n, 0 if diagonal else -1, device=device)
-    return rows * n + columns
+    places: Tensor = rows * n + columns
+    return places
 
 
 def _centred(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -411,7 +412,7 @@ def _roots(m: Tensor) -> tuple[Tensor, Tensor]:
     """Square root of a positive definite matrix, and its inverse."""
     values, vectors = torch.linalg.eigh(m)
     root = values.sqrt().unsqueeze(-2)
-    return (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
+    return _symmetric((vectors * root) @ vectors.mT), _symmetric((vectors / root) @ vectors.mT)
 
 
 def _refuse_singular(matrices: Tensor) -> None:
