@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medssl.errors import ConfigError
+from medssl.objectives.base import promoted
 
 __all__ = [
     "GATLayer",
@@ -64,7 +65,7 @@ class MaskedBatchNorm(nn.Module):
 
     def _statistics(self, h: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Of the batch; the running ones follow."""
-        rows = h.flatten(0, -2).to(torch.promote_types(h.dtype, torch.float32))
+        rows = promoted(h).flatten(0, -2)
         counted = torch.ones_like(rows[:, :1]) if valid is None else _rows(valid, h).to(rows.dtype)
         count = counted.sum()
         total = count.clamp_min(1.0)
@@ -208,7 +209,7 @@ class GATLayer(nn.Module):
         spoken, heard = ((f * a.unsqueeze(-2)).sum(-1) for a in (self.source, self.target))
         logits = functional.leaky_relu(heard.unsqueeze(-1) + spoken.unsqueeze(-2), 0.2)
         logits = logits.masked_fill(~adjacency.bool().unsqueeze(-3), -torch.inf)
-        attention = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
+        attention = torch.softmax(promoted(logits), -1)
         attention = functional.dropout(attention, self.dropout, self.training)
         o = (attention.to(f.dtype) @ f).transpose(-2, -3).flatten(-2) + self.bias.to(f.dtype)
         out: Tensor = self.act(normalised(self.norm, o, valid))
@@ -253,14 +254,14 @@ def graph_layer(
 
 def masked_mean(h: Tensor, valid: Tensor) -> Tensor:
     """Mean over valid nodes, 0 where there is none: (..., N, D), (..., N) → (..., D), in at least float32."""
-    h = h.to(torch.promote_types(h.dtype, torch.float32))
+    h = promoted(h)
     count = valid.sum(-1, keepdim=True).clamp_min(1)
     return h.masked_fill(~valid.unsqueeze(-1), 0.0).sum(-2) / count
 
 
 def masked_max(h: Tensor, valid: Tensor) -> Tensor:
     """Maximum over valid nodes, 0 where there is none: (..., N, D), (..., N) → (..., D), in at least float32."""
-    h = h.to(torch.promote_types(h.dtype, torch.float32))
+    h = promoted(h)
     largest = h.masked_fill(~valid.unsqueeze(-1), -torch.inf).amax(-2)
     return torch.where(valid.any(-1, keepdim=True), largest, 0.0)
 

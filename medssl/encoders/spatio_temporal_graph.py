@@ -13,6 +13,7 @@ from medssl.encoders.blocks import parameters_by_prefix
 from medssl.encoders.graph_layers import GINLayer, MaskedBatchNorm, masked_mean
 from medssl.encoders.positions import interleaved_sines
 from medssl.errors import ConfigError
+from medssl.objectives.base import promoted
 from medssl.views.connectivity import (
     dynamic_correlation,
     top_edges,
@@ -80,7 +81,7 @@ class SERO(nn.Module):
                 "the SERO readout cannot be trained on a single window; use larger batches or more windows"
             )
         g = masked_mean(h, valid.unsqueeze(1))
-        attention = torch.sigmoid(self.excite(functional.gelu(self.norm(self.squeeze(g), kept))).float())
+        attention = torch.sigmoid(self.excite(functional.gelu(self.norm(self.squeeze(g), kept))))
         weighted = h * functional.dropout(attention, self.dropout, self.training).unsqueeze(-1)
         return masked_mean(weighted, valid.unsqueeze(1)), attention
 
@@ -91,21 +92,20 @@ class GARO(nn.Module):
     Args:
         width: D.
         dropout: of the attention.
-        reference: divide by √D outside the sigmoid, as the published code does, instead of inside, as the paper says;
-            attention then never exceeds 1 / √D.
+        outer_scale: divide by √D outside the sigmoid instead of inside, so that attention never exceeds 1 / √D.
     """
 
-    def __init__(self, width: int, *, dropout: float = 0.1, reference: bool = False) -> None:
+    def __init__(self, width: int, *, dropout: float = 0.1, outer_scale: bool = False) -> None:
         super().__init__()
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-        self.dropout, self.reference = dropout, reference
+        self.dropout, self.outer_scale = dropout, outer_scale
 
     def forward(self, h: Tensor, valid: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``SERO.forward``."""
         query = self.query(masked_mean(h, valid.unsqueeze(1)))
-        score = (self.key(h) * query.unsqueeze(-2)).sum(-1).float()
+        score = promoted((self.key(h) * query.unsqueeze(-2)).sum(-1))
         scale = h.shape[-1] ** -0.5
-        attention = torch.sigmoid(score) * scale if self.reference else torch.sigmoid(score * scale)
+        attention = torch.sigmoid(score) * scale if self.outer_scale else torch.sigmoid(score * scale)
         weighted = h * functional.dropout(attention, self.dropout, self.training).unsqueeze(-1)
         return masked_mean(weighted, valid.unsqueeze(1)), attention
 
@@ -144,7 +144,7 @@ class WindowTransformer(nn.Module):
             (B, K, D), and the attention (B, K, K), rows of sum 1.
         """
         q, k, v = self.qkv(h).chunk(3, -1)
-        score = (q @ k.mT).float() * h.shape[-1] ** -0.5
+        score = promoted(q @ k.mT) * h.shape[-1] ** -0.5
         if kept is not None:  # where no window is kept they all are, so that nothing is divided by 0
             seen = kept | ~kept.any(-1, keepdim=True)
             score = score.masked_fill(~seen.unsqueeze(-2), -torch.inf)
@@ -174,7 +174,7 @@ class SpatioTemporalGraph(Encoder):
         windows_pool: ``mean``; or the published ``sum``, which grows with the length of the run.
         exclusive: leave out the last window where it ends with the run, as the published code does.
         dropout: of the readout's attention and in the transformer.
-        reference: GARO's scale where the published code has it.
+        outer_scale: of GARO, see there.
 
     Raises:
         ConfigError: numbers that do not fit each other.
@@ -196,7 +196,7 @@ class SpatioTemporalGraph(Encoder):
         windows_pool: Literal["mean", "sum"] = "mean",
         exclusive: bool = False,
         dropout: float = 0.1,
-        reference: bool = False,
+        outer_scale: bool = False,
     ) -> None:
         super().__init__()
         if in_channels < 2 or window < 3 or min(stride, width, depth) < 1 or not 0 < density <= 1:
@@ -224,7 +224,7 @@ class SpatioTemporalGraph(Encoder):
         self.readouts = nn.ModuleList(
             SERO(in_channels, width, dropout=dropout)
             if readout == "sero"
-            else GARO(width, dropout=dropout, reference=reference)
+            else GARO(width, dropout=dropout, outer_scale=outer_scale)
             if readout == "garo"
             else MeanReadout()
             for _ in range(depth)
@@ -250,12 +250,7 @@ class SpatioTemporalGraph(Encoder):
         if self.time is None:
             codes = interleaved_sines(len(windows.ends), self.width).to(x.device)
             return codes.expand(x.shape[0], -1, -1)
-        weights = volume_weights(x).unsqueeze(1)
-        volumes = weights.sum(-1, keepdim=True).clamp_min(1.0)
-        x = torch.where(windows.valid.unsqueeze(-1), x, 0.0)
-        centred = (x - (x * weights).sum(-1, keepdim=True) / volumes) * weights
-        scaled = centred / ((centred.square().sum(-1, keepdim=True) / volumes).sqrt() + 1e-9)
-        states: Tensor = self.time(scaled.transpose(1, 2))[0]
+        states: Tensor = self.time(_standardised(x, windows.valid).mT)[0]
         return states[:, windows.ends]
 
     def nodes(self, x: Tensor, windows: BrainWindows) -> Tensor:
@@ -298,8 +293,7 @@ class SpatioTemporalGraph(Encoder):
         """
         parts = zip(layers, self.readouts, self.transformers, strict=True)
         found = [transformer(readout(h, valid, kept)[0], kept)[0] for h, readout, transformer in parts]
-        out = torch.cat(found, -1)
-        return out.to(torch.promote_types(out.dtype, torch.float32))
+        return promoted(torch.cat(found, -1))
 
     def read(self, layers: list[Tensor], valid: Tensor, kept: Tensor | None = None) -> Tensor:
         """``over_windows``, pooled over the windows that count: (B, out_dim)."""
@@ -329,3 +323,12 @@ class SpatioTemporalGraph(Encoder):
         places = torch.arange((length + self.stride - 1) // self.stride)
         behind = (self.stride - self.window) / (2 * self.stride)  # the first window's middle lies so many places later
         return (places + behind).round().long().clamp(0, count - 1)
+
+
+def _standardised(x: Tensor, valid: Tensor) -> Tensor:
+    """Series of mean 0 and deviation 1 over the volumes that count, 0 elsewhere and in invalid regions."""
+    weights = volume_weights(x).unsqueeze(1)
+    volumes = weights.sum(-1, keepdim=True).clamp_min(1.0)
+    x = torch.where(valid.unsqueeze(-1), promoted(x), 0.0)
+    centred = (x - (x * weights).sum(-1, keepdim=True) / volumes) * weights
+    return centred / ((centred.square().sum(-1, keepdim=True) / volumes).sqrt() + 1e-9)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from medssl.encoders.base import Encoder, Features
 from medssl.errors import ConfigError
+from medssl.objectives.base import promoted
 
 __all__ = ["WholeRun"]
 
@@ -38,7 +39,7 @@ class WholeRun(Encoder):
     def forward(self, x: Tensor) -> Features:
         """(B, N regions, T volumes) → the vector, pooled and as a map of one place (B, D, 1)."""
         found = self.vector(x)
-        return Features(found.float(), [found.unsqueeze(-1)])
+        return Features(promoted(found), [found.unsqueeze(-1)])
 
     def check_input(self, channels: int, size: tuple[int, ...]) -> None:
         """See ``Encoder.check_input``; also refuses more volumes than the map of one place stands for."""
