@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medssl.objectives.base import full_precision, promoted
-from medssl.objectives.graph_mae import masked_mean, scaled_cosine_error
+from medssl.objectives.graph_mae import mean_where, scaled_cosine_error
 
 __all__ = [
     "HiddenRegions",
@@ -158,7 +158,7 @@ def node_loss(
     if kind == "cosine":
         return scaled_cosine_error(prediction, target, hidden, gamma=gamma)
     with full_precision(prediction.device):
-        return masked_mean((promoted(prediction) - promoted(target.detach())).square().mean(-1), hidden)
+        return mean_where((promoted(prediction) - promoted(target.detach())).square().mean(-1), hidden)
 
 
 def edge_scores(one: Tensor, other: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ def edge_loss(scores: Tensor, edges: Tensor, pairs: Tensor) -> Tensor:
         pairs: (..., M, M) booleans, the pairs that count.
     """
     each = functional.binary_cross_entropy_with_logits(scores, edges.to(scores.dtype), reduction="none")
-    return masked_mean(each, pairs)
+    return mean_where(each, pairs)
 
 
 def temporal_edge_loss(before: Tensor, after: Tensor, edges: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,4 +196,4 @@ def temporal_edge_loss(before: Tensor, after: Tensor, edges: Tensor, pairs: Tens
     s = edge_scores(before, after)
     with full_precision(s.device):
         yes, no = (torch.logaddexp(part, part.mT) - math.log(2) for part in map(functional.logsigmoid, (s, -s)))
-        return masked_mean(-torch.where(edges, yes, no), pairs), (yes - no).detach()
+        return mean_where(-torch.where(edges, yes, no), pairs), (yes - no).detach()

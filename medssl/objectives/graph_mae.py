@@ -20,7 +20,7 @@ __all__ = [
     "drop_edges",
     "hide_edges_between",
     "masked_features",
-    "masked_mean",
+    "mean_where",
     "node_masks",
     "scaled_cosine_error",
     "transposed_error",
@@ -118,7 +118,7 @@ def cosine_errors(prediction: Tensor, target: Tensor, gamma: float) -> Tensor:
         return (1 - cosine).clamp_min(0).pow(gamma)
 
 
-def masked_mean(errors: Tensor, counted: Tensor) -> Tensor:
+def mean_where(errors: Tensor, counted: Tensor) -> Tensor:
     """Mean of what counts; 0 where nothing does.
 
     Args:
@@ -143,7 +143,7 @@ def scaled_cosine_error(
         Scalar, at least float32.
     """
     told = target.abs().amax(-1) > 0
-    return masked_mean(cosine_errors(prediction, target, gamma), told if hidden is None else told & hidden)
+    return mean_where(cosine_errors(prediction, target, gamma), told if hidden is None else told & hidden)
 
 
 def drop_edges(adjacency: Tensor, rate: float, generator: torch.Generator) -> Tensor:
