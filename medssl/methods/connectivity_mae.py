@@ -148,7 +148,8 @@ class ConnectivityMAE(OfViews):
     def _make_decoders(self) -> None:
         regions, width = self.encoder.in_channels, self.encoder.width
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
-        self.node_decoder = self.edge_decoder = self.merge = self.teacher = None
+        self.node_decoder = self.edge_decoder = self.merge = None
+        self.teacher: SpatioTemporalGraph | None = None
         if self.node_weight:
             self.decoder_token = nn.Parameter(0.02 * torch.randn(width))
             self.node_decoder = RegionMixer(regions, width, regions if self.node_target == "fc_row" else width)
@@ -156,7 +157,8 @@ class ConnectivityMAE(OfViews):
         if self.edge_weight:
             self.edge_decoder = RegionMixer(regions, width, width)
         if self.node_target == "ema":
-            self.teacher = frozen(copy.deepcopy(self.encoder)).eval()
+            self.teacher = copy.deepcopy(self.encoder).eval()
+            frozen(self.teacher)
 
     def train(self, mode: bool = True) -> ConnectivityMAE:
         """See ``nn.Module.train``; the slow copy is never in training mode."""

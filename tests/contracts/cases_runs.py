@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -19,16 +20,23 @@ from medssl.methods.contrastive import Contrastive
 from medssl.methods.graph_mae import GraphMAE
 from medssl.optim import Optim
 from medssl.views.signal import SignalViews
-from medssl.views.signal_augment import UNCHANGED
+from medssl.views.signal_augment import UNCHANGED, SignalAugmentation
 
 REGIONS = 12
+NOISY = dataclasses.replace(UNCHANGED, jitter=0.5, drop_channel=0.1)
 
 
 def runs(
-    method: type[Any], encoder: Callable[[], Encoder], *, size: int = 80, count: int = 1, **options: Any
+    method: type[Any],
+    encoder: Callable[[], Encoder],
+    *,
+    size: int = 80,
+    count: int = 1,
+    augmentation: SignalAugmentation = UNCHANGED,
+    **options: Any,
 ) -> RunsCase:
     def make() -> Method:
-        views = SignalViews((size,), count=count, gap_s=None, augmentation=UNCHANGED)
+        views = SignalViews((size,), count=count, gap_s=None, augmentation=augmentation)
         made: Method = method(encoder(), views, optim=Optim(lr=1e-2), **options)
         made.prepare(SimpleNamespace(places=range(64), cohorts=[], manifest=None), batch=6)  # type: ignore[arg-type]
         return made
@@ -60,7 +68,11 @@ METHODS["GraphMAE"] = {
 }
 METHODS["Contrastive"] |= {
     "runs": runs(
-        Contrastive, lambda: ConnectivityMLP(REGIONS, widths=(16, 8), dropout=0.0), count=2, projector=(16, 8)
+        Contrastive,
+        lambda: ConnectivityMLP(REGIONS, widths=(16, 8), dropout=0.0),
+        count=2,
+        augmentation=NOISY,
+        projector=(16, 8),
     ),
-    "graphs_of_runs": runs(Contrastive, graph, count=2, projector=(16, 8)),
+    "graphs_of_runs": runs(Contrastive, graph, count=2, augmentation=NOISY, projector=(16, 8)),
 }
