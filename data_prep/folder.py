@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Literal
 
 from medssl.adapters.echo import VIDEO_SUFFIXES
+from medssl.adapters.fmri import FMRI_SUFFIXES, is_bold, run_name
 from medssl.adapters.recording import Ids, Rejected
 from medssl.adapters.signal import SIGNAL_SUFFIXES
 from medssl.adapters.volume import VOLUME_SUFFIXES
 from medssl.cohort.finding import cell, files_below, is_companion, require_folder, text
+from medssl.cohort.fmri import FmriPreparation
+from medssl.cohort.fmri_runs import common_settings
 from medssl.cohort.preparation import Preparation
-from medssl.cohort.reading import SignalItem, VideoItem
+from medssl.cohort.reading import FmriItem, SignalItem, VideoItem
 from medssl.cohort.recipe import Item, Recipe
 from medssl.cohort.signals import SignalPreparation
 from medssl.cohort.videos import VideoPreparation
@@ -41,7 +44,8 @@ class Folder(Recipe):
     """Files of a folder tree.
 
     Args:
-        kind: ``"volume"``, ``"signal"`` or ``"video"`` (ultrasound clips).
+        kind: ``"volume"``, ``"signal"``, ``"video"`` (ultrasound clips) or ``"fmri"`` (4-D images, or series of
+            regions; the mask ``brain`` is then the brain of an image).
         modality: a word for people (``"mri"``, ``"ct"``, ``"ecg"``, ``"eeg"``, ``"us"``); ``"ct"`` also keeps
             Hounsfield units.
         glob: which files; by default all that end like files of that kind.
@@ -50,6 +54,10 @@ class Folder(Recipe):
         require_masks: reject a file that lacks one of its masks.
         rate_hz, units, channels: of signal files that do not say so themselves (.csv, .npy, .mat); ``rate_hz`` also of
             clips, in place of what the file says.
+        tr_s: repetition time of fMRI runs that do not say so themselves.
+        atlas: of 4-D fMRI images: a file, or the name of a set of coordinates; of ready series a word for people.
+        confounds: of fMRI: template of the path of a run's table of confounds.
+        motion: who wrote such tables where they have no header: fsl, spm, afni or hcp.
     """
 
     kind: Literal["volume", "signal", "video"]  # type: ignore[misc]  # chosen by an option here
@@ -57,7 +65,7 @@ class Folder(Recipe):
     def __init__(
         self,
         *,
-        kind: Literal["volume", "signal", "video"] = "volume",
+        kind: Literal["volume", "signal", "video", "fmri"] = "volume",
         modality: str = "",
         glob: str = "",
         pattern: str = "",
@@ -66,11 +74,17 @@ class Folder(Recipe):
         rate_hz: float | None = None,
         units: str | None = None,
         channels: tuple[str, ...] | None = None,
+        tr_s: float | None = None,
+        atlas: str = "",
+        confounds: str = "",
+        motion: str = "",
     ) -> None:
-        if kind not in ("volume", "signal", "video"):
-            raise RecipeError(f"kind '{kind}' is unknown; use volume, signal or video")
-        self.kind = kind
-        self.modality = modality
+        if kind not in ("volume", "signal", "video", "fmri"):
+            raise RecipeError(f"kind '{kind}' is unknown; use volume, signal, video or fmri")
+        self.files = kind
+        self.kind = "signal" if kind == "fmri" else kind
+        self.modality = modality or ("fmri" if kind == "fmri" else "")
+        self.tr_s, self.atlas, self.confounds, self.motion = tr_s, atlas, confounds, motion
         self.glob = glob
         self.masks = dict(masks or {})
         self.require_masks = require_masks
@@ -80,6 +94,8 @@ class Folder(Recipe):
             self.pattern = re.compile(pattern) if pattern else None
         except re.error as error:
             raise RecipeError(f"pattern '{pattern}' is no regular expression: {error}") from error
+        if kind == "fmri" and set(self.masks) - {"brain"}:
+            raise RecipeError("the only mask of kind fmri is 'brain'; regions come from the atlas")
         if kind == "video" and masks:
             raise RecipeError("masks of clips are read by recipes of their own, not by recipe 'folder'")
         if self.pattern and "patient" not in self.pattern.groupindex:
@@ -87,18 +103,27 @@ class Folder(Recipe):
 
     def preparation(self) -> Preparation:
         """Volumes keep their voxel size, signals their rate; override what should be common to all."""
+        if self.files == "fmri":
+            return FmriPreparation(confounds="motion" if self.confounds else "none")
         if self.kind == "signal":
             return SignalPreparation()
         if self.kind == "video":
             return VideoPreparation()
         return VolumePreparation(intensity="ct" if self.modality == "ct" else "auto")
 
+    def preparation_of(self, source: Path) -> Preparation:
+        """The same; of fMRI at the repetition time and with the regions that the runs have."""
+        if self.files != "fmri":
+            return self.preparation()
+        common = common_settings(self.find(source), atlas=self.atlas)
+        return FmriPreparation(confounds="motion" if self.confounds else "none", **common)
+
     def find(self, source: Path) -> Iterator[Item | Rejected]:
         """Every file that fits, in order of path."""
         require_folder(source, "folder")
         files = self._files(source)
         if not files:
-            raise RecipeError(f"no {self.kind} file below '{source}'; give glob=... if they have another suffix")
+            raise RecipeError(f"no {self.files} file below '{source}'; give glob=... if they have another suffix")
         found = [(file, self._groups(file, source)) for file in files]
         masks = {file: self._masks(groups, source) for file, groups in found if groups is not None}
         taken = {mask for of_file in masks.values() for mask in of_file.values()}
@@ -116,11 +141,18 @@ class Folder(Recipe):
         if self.glob:
             wanted = {p for p in source.glob(self.glob) if p.is_file()}
             return [f for f in files_below(source) if f in wanted]
-        suffixes = {"volume": VOLUME_SUFFIXES, "signal": tuple(SIGNAL_SUFFIXES), "video": VIDEO_SUFFIXES}
-        return [f for f in files_below(source, suffixes[self.kind]) if not is_companion(f)]
+        suffixes = {
+            "volume": VOLUME_SUFFIXES,
+            "signal": tuple(SIGNAL_SUFFIXES),
+            "video": VIDEO_SUFFIXES,
+            "fmri": tuple(suffix + packed for suffix in FMRI_SUFFIXES for packed in ("", ".gz", ".xz")),
+        }
+        return [f for f in files_below(source, suffixes[self.files]) if not is_companion(f)]
 
     def _groups(self, file: Path, source: Path) -> dict[str, str] | None:
         if self.pattern is None:
+            if self.files == "fmri":
+                return {"patient": run_name(file)}
             name = file.name
             return {"patient": name[: -len("".join(file.suffixes[-2:]))] if name.endswith(".gz") else file.stem}
         match = self.pattern.fullmatch(file.relative_to(source).as_posix())
@@ -145,6 +177,8 @@ class Folder(Recipe):
         used.add(recording)
         labels = {k.removeprefix("label_"): cell(text(v)) for k, v in groups.items() if k.startswith("label_")}
         own = Ids(ids["patient"], ids["session"], recording, ids["trial"])
+        if self.files == "fmri":
+            return self._run(file, own, groups, masks, source, labels)
         if self.kind == "video":
             return VideoItem(file, own, labels=labels, site=ids["site"], rate_hz=self.rate_hz)
         return SignalItem(
@@ -156,4 +190,33 @@ class Folder(Recipe):
             rate_hz=self.rate_hz,
             units=self.units,
             channels=self.channels,
+        )
+
+    def _run(
+        self,
+        file: Path,
+        ids: Ids,
+        groups: Mapping[str, str],
+        masks: Mapping[str, Path],
+        source: Path,
+        labels: Mapping[str, object],
+    ) -> Item | Rejected:
+        """A run of fMRI with its confounds."""
+        try:
+            table = source / self.confounds.format(**groups) if self.confounds else None
+        except (KeyError, IndexError, ValueError) as error:
+            raise RecipeError(f"the template of confounds uses {error}, which is no group of the pattern") from error
+        if table is not None and not table.is_file():
+            return Rejected(str(file), f"its confounds are missing: no {table.relative_to(source)}")
+        brain = masks.get("brain")
+        return FmriItem(
+            file,
+            ids,
+            labels=labels,
+            site=groups.get("site", ""),
+            tr_s=self.tr_s,
+            atlas=self.atlas if is_bold(file) else "",
+            brain=brain if brain is not None and brain.is_file() else None,
+            confounds=table,
+            motion=self.motion,
         )

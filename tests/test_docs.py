@@ -17,6 +17,7 @@ import pytest
 
 from medssl import arguments, catalog, resources
 from medssl.cli import VERBS
+from medssl.cohort.fmri import FmriPreparation
 from medssl.cohort.recipe import recipe_class
 from medssl.cohort.signals import SignalPreparation
 from medssl.cohort.videos import VideoPreparation
@@ -113,7 +114,8 @@ def test_a_shown_preparation_uses_a_recipe_and_settings_that_exist(words: list[s
     given = {pair.partition("=")[0] for pair in options.get("options", [])}
     assert given <= set(inspect.signature(recipe).parameters), f"recipe {name}"
     settings = {pair.partition("=")[0] for pair in options.get("preparation", [])}
-    known = [set(inspect.signature(c).parameters) for c in (VolumePreparation, SignalPreparation, VideoPreparation)]
+    classes = (VolumePreparation, SignalPreparation, VideoPreparation, FmriPreparation)
+    known = [set(inspect.signature(c).parameters) for c in classes]
     assert any(settings <= names for names in known), settings
 
 

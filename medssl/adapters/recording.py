@@ -76,6 +76,7 @@ class Recording:
         notes: one entry for every repair made while reading; empty when it was read as it stood.
         quality: what the adapter measured while reading and the array no longer shows (share of coloured pixels of a
             clip kept in grey); it joins the preparation's numbers in the manifest.
+        confounds: what was measured beside the signal, sample by sample: name → (T,) (head motion of fMRI).
     """
 
     data: NDArray[Any]
@@ -95,6 +96,7 @@ class Recording:
     source_sha256: str = ""
     notes: tuple[str, ...] = ()
     quality: Mapping[str, float] = field(default_factory=dict)
+    confounds: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.axes) != self.data.ndim or len(set(self.axes)) != len(self.axes):

@@ -25,7 +25,7 @@ from medssl.errors import UnreadableRecording
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ARRAY_SUFFIXES", "TABLE_SUFFIXES", "read_array", "read_table"]
+__all__ = ["ARRAY_SUFFIXES", "TABLE_SUFFIXES", "load_arrays", "pick_array", "read_array", "read_table"]
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz", ".mat", ".h5", ".hdf5"})
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".asc", ".parquet", ".pq"})
@@ -64,11 +64,11 @@ def read_array(
     Raises:
         UnreadableRecording: no rate, several arrays and no key, not numeric, or no telling which axis is time.
     """
-    arrays = _load(path)
+    arrays = load_arrays(path)
     numeric = {
         name: a for name, a in arrays.items() if a.dtype.kind in "iuf" and a.size > 1 and 1 <= a.squeeze().ndim <= 3
     }
-    name, array = _pick(numeric, arrays, key, path)
+    name, array = pick_array(numeric, arrays, key, path)
     if rate_hz is None:
         raise UnreadableRecording(_NO_RATE, path)
     array = array if array.ndim == 3 else np.atleast_1d(array.squeeze())
@@ -86,7 +86,12 @@ def read_array(
     return result
 
 
-def _load(path: Path) -> Mapping[str, NDArray[Any]]:
+def load_arrays(path: Path) -> Mapping[str, NDArray[Any]]:
+    """Every array of a file of :data:`ARRAY_SUFFIXES`, by name; never unpickled.
+
+    Raises:
+        UnreadableRecording: the file is not of its format, or holds Python objects.
+    """
     suffix = path.suffix.lower()
     try:
         if suffix in {".npy", ".npz"}:
@@ -130,9 +135,14 @@ def _load_hdf5(path: Path, *, matlab: bool) -> Mapping[str, NDArray[Any]]:
     return found
 
 
-def _pick(
+def pick_array(
     numeric: Mapping[str, NDArray[Any]], every: Mapping[str, NDArray[Any]], key: str | None, path: Path
 ) -> tuple[str, NDArray[Any]]:
+    """The array of that name, or the only numeric one.
+
+    Raises:
+        UnreadableRecording: none, or several and no ``key``; the reason lists what there is.
+    """
     listing = ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in every.items()) or "nothing"
     if key is not None and path.suffix.lower() != ".npy":
         if key not in numeric:

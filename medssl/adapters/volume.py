@@ -15,7 +15,7 @@ from medssl.adapters.dicom_pixels import one_line
 from medssl.adapters.recording import Ids, Read, Recording, sha256_of
 from medssl.errors import UnreadableRecording
 
-__all__ = ["VOLUME_SUFFIXES", "is_volume", "read_volume", "stem_of"]
+__all__ = ["VOLUME_SUFFIXES", "is_volume", "load_image", "read_volume", "stem_of", "what_is_broken"]
 
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".mgh", ".mgz", ".mnc")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -87,7 +87,7 @@ def read_volume(path: Path | str, *, fourth_axis: FourthAxis = "time") -> Read:
 
 
 def _read_nibabel(path: Path, fourth_axis: FourthAxis) -> Recording:
-    image = _load_nibabel(path)
+    image = load_image(path)
     notes: list[str] = []
     affine = np.array(image.affine, dtype=np.float64) if image.affine is not None else None
     if affine is None:
@@ -115,7 +115,12 @@ def _read_nibabel(path: Path, fourth_axis: FourthAxis) -> Recording:
     return recording.with_(channels=("red", "green", "blue")) if colour else recording
 
 
-def _load_nibabel(path: Path) -> Any:
+def load_image(path: Path) -> Any:
+    """The nibabel image of a file, its values not yet read.
+
+    Raises:
+        UnreadableRecording: nibabel cannot open it, or it is no image of voxels.
+    """
     import nibabel
     from nibabel.spatialimages import SpatialImage
 
@@ -124,13 +129,14 @@ def _load_nibabel(path: Path) -> Any:
             warnings.simplefilter("ignore")  # overflows in damaged headers, which are refused below
             image = nibabel.load(path)
     except Exception as error:  # a parser given damaged bytes may raise anything
-        raise UnreadableRecording(_broken(path, error), path) from error
+        raise UnreadableRecording(what_is_broken(path, error), path) from error
     if not isinstance(image, SpatialImage):
         raise UnreadableRecording(f"a {type(image).__name__}, not a volume", path)
     return image
 
 
-def _broken(path: Path, error: BaseException) -> str:
+def what_is_broken(path: Path, error: BaseException) -> str:
+    """In words, why nibabel failed."""
     if isinstance(error, FileNotFoundError):
         return f"its other half is missing: {Path(str(error.filename)).name}"
     if isinstance(error, EOFError | zlib.error) or "end-of-stream" in str(error) or "CRC check" in str(error):
@@ -160,7 +166,7 @@ def _values(image: Any, path: Path) -> tuple[NDArray[Any], bool]:
         with np.errstate(all="ignore"):  # values that overflow float32 are counted as not finite afterwards
             data = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged") if scaled else image.dataobj)
     except Exception as error:
-        raise UnreadableRecording(_broken(path, error), path) from error
+        raise UnreadableRecording(what_is_broken(path, error), path) from error
     return data.astype(data.dtype.newbyteorder("="), copy=False), False
 
 

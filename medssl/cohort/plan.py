@@ -111,7 +111,8 @@ def make_plan(
     loaded = load_recipe(recipe, options)
     if not source.exists():
         raise RecipeError(f"the source '{source}' does not exist")
-    specification = _overridden(_spec(loaded.preparation()), overrides or {}, type(loaded.preparation()))
+    suggested = loaded.preparation_of(source)
+    specification = _overridden(_spec(suggested), overrides or {}, type(suggested))
     file = resources.find("data_prep", recipe)
     return Plan(loaded, file, source, cohort, specification, pseudonyms, profile)
 
@@ -169,6 +170,7 @@ def _folder_name(recording: str) -> str:
 
 def _files(item: Item) -> list[Path]:
     paths = [*(item.path if isinstance(item.path, tuple) else (item.path,)), *item.masks.values()]
+    paths += [value for name, value in vars(item).items() if name != "path" and isinstance(value, Path)]
     files: list[Path] = []
     for path in paths:
         files += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]

@@ -16,7 +16,7 @@ from medssl.cohort.geometry import canonical, default_affine, same_grid, spacing
 from medssl.cohort.recipe import Item
 from medssl.errors import UnreadableRecording
 
-__all__ = ["SignalItem", "VideoItem", "place_mask", "read_channels", "read_item"]
+__all__ = ["FmriItem", "SignalItem", "VideoItem", "place_mask", "read_channels", "read_item"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,32 @@ class VideoItem(Item):
     colour: bool = False
     tracings: tuple[tuple[int, tuple[tuple[float, ...], ...]], ...] = ()
     stated_frames: int = 0
+
+
+@dataclass(frozen=True)
+class FmriItem(Item):
+    """A run, and what its file does not say.
+
+    Attributes:
+        tr_s: declared repetition time.
+        atlas, atlas_labels, radius_mm: of an image in time.
+        brain: mask of such an image.
+        confounds, motion: table of confounds, and who wrote it where it has no header.
+        regions: how many ready series have.
+        key: which array of .mat, .npz or HDF5.
+        mean_fd: mean framewise displacement in mm that a table states, for series without motion parameters.
+    """
+
+    tr_s: float | None = None
+    atlas: str = ""
+    atlas_labels: str = ""
+    radius_mm: float | None = None
+    brain: Path | None = None
+    confounds: Path | None = None
+    motion: str = ""
+    regions: int | None = None
+    key: str | None = None
+    mean_fd: float | None = None
 
 
 def read_item(
@@ -155,6 +181,10 @@ def _read_signal(item: Item) -> Read:
     from medssl.adapters.signal import read_signal
 
     path = item.path[0] if isinstance(item.path, tuple) else item.path
+    if isinstance(item, FmriItem):
+        from medssl.cohort.fmri_runs import read_run
+
+        return read_run(item)
     if isinstance(item, SignalItem):
         return read_signal(path, rate_hz=item.rate_hz, units=item.units, channels=item.channels, key=item.key)
     return read_signal(path)

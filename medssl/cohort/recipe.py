@@ -71,6 +71,14 @@ class Recipe(Configurable, ABC):
     def preparation(self) -> Preparation:
         """Settings that suit this dataset; the command line may override any of them."""
 
+    def preparation_of(self, source: Path) -> Preparation:
+        """The same where settings follow from the data (a rate common to all runs); called once, at first.
+
+        Raises:
+            RecipeError: as :meth:`find`.
+        """
+        return self.preparation()
+
     def read(self, item: Item) -> Read:
         """Raw file → recordings with the item's ids, labels, masks and site filled in. Override for odd formats."""
         from medssl.cohort.reading import read_item

@@ -20,6 +20,8 @@ from medssl.progress import track
 
 __all__ = ["Verification", "cohort_info", "cohort_verify", "damage"]
 
+MOST_INVALID = 0.1  # share of the recordings from which on an invalid region should be left out of the analysis
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -123,7 +125,7 @@ def cohort_info(cohort: str | Path) -> str:
     lines = [
         f"{cohort}: {info.n_recordings} recordings of {info.n_patients} patients ({info.modality or info.kind})",
         f"recipe: {info.recipe}    fingerprint: {info.fingerprint[:16]}    rejected inputs: {info.n_rejected}",
-        f"channels: {', '.join(info.channels)}",
+        f"channels: {_channels(info.channels)}",
     ]
     if info.kind == "volume":
         spacing = "mixed" if info.spacing_mm is None else "x".join(f"{s:g}" for s in info.spacing_mm) + " mm"
@@ -146,9 +148,30 @@ def cohort_info(cohort: str | Path) -> str:
             f"mask {name}: in {holders} recordings; {', '.join(f'{v} {labels[v]}' for v in sorted(labels, key=int))}"
         )
     lines += [f"events {kind}: {_counts(Counter(values))}" for kind, values in info.events.items()]
+    lines += _invalid_regions(frame) if info.modality == "fmri" else []
     noted = sum(bool(notes) for notes in frame["notes"])
     lines += [f"read with repairs (see column notes): {noted}"] if noted else []
     return "\n".join(lines)
+
+
+def _channels(names: tuple[str, ...]) -> str:
+    """All names, or the first and the last of many."""
+    return ", ".join(names) if len(names) <= 40 else f"{len(names)}: {', '.join(names[:8])}, … {names[-1]}"
+
+
+def _invalid_regions(frame: Any) -> list[str]:
+    """fMRI regions that are invalid (``input_scale`` 0) in more than a tenth of the recordings of their atlas."""
+    counts: Counter[str] = Counter()
+    invalid: Counter[str] = Counter()
+    for names, scales in zip(frame["channels"], frame["input_scale"], strict=True):
+        counts.update(names)
+        invalid.update(name for name, scale in zip(names, scales, strict=True) if scale == 0)
+    often = {name: n / counts[name] for name, n in invalid.items() if n > MOST_INVALID * counts[name]}
+    if not often:
+        return [f"regions invalid in more than {MOST_INVALID:.0%} of the recordings: none"]
+    named = sorted(often.items(), key=lambda pair: -pair[1])
+    shown = ", ".join(f"{name} ({share:.0%})" for name, share in named[:20]) + (", …" if len(named) > 20 else "")
+    return [f"regions invalid in more than {MOST_INVALID:.0%} of the recordings: {len(named)}: {shown}"]
 
 
 def _shapes(shapes: Any) -> str:

@@ -275,12 +275,14 @@ class _Prediction:
 
 
 def _preparation(model: Model) -> Preparation:
-    from medssl.cohort import signals, volumes  # noqa: F401 - defines the classes that may be named
+    from medssl.cohort import fmri, signals, volumes  # noqa: F401 - defines the classes that may be named
 
     settings = json.loads(json.dumps(dict(model.inputs.preparation)))
     arguments = settings.setdefault("init_args", {})
     # a cohort of one voxel size or rate may have been prepared without changing it; a new file may have another
-    for name, value in (("spacing_mm", model.inputs.spacing_mm), ("rate_hz", model.inputs.rate_hz)):
+    rate_hz = model.inputs.rate_hz
+    stored = (("spacing_mm", model.inputs.spacing_mm), ("rate_hz", rate_hz), ("tr_s", 1 / rate_hz if rate_hz else None))
+    for name, value in stored:
         if value is not None and name in arguments and arguments[name] is None:
             arguments[name] = list(value) if isinstance(value, tuple) else value
     return build(settings, Preparation)  # type: ignore[type-abstract]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import medssl.adapters
-from medssl.adapters import echo, masks, signal, volume
+from medssl.adapters import echo, fmri, masks, signal, volume
 from medssl.adapters.dicom import read_dicom
 from medssl.adapters.echo_frames import read_frame_folder
 from medssl.adapters.image_stack import read_image_stack
@@ -24,6 +24,7 @@ from medssl.errors import MedSSLError, UnreadableRecording
 
 Adapter = Callable[..., Any]
 VOLUMES, SIGNALS = sorted(volume.VOLUME_SUFFIXES), sorted(signal.SIGNAL_SUFFIXES)
+RUNS = sorted(fmri.FMRI_SUFFIXES | {".1D.gz", ".csv.xz"})
 DICOM = [".dcm", ".dicom", ".ima", ""]
 
 ENTRIES: dict[str, tuple[Adapter, list[str], dict[str, Any]]] = {
@@ -35,13 +36,14 @@ ENTRIES: dict[str, tuple[Adapter, list[str], dict[str, Any]]] = {
     "read_frame_folder": (read_frame_folder, [""], {}),
     "read_signal": (signal.read_signal, SIGNALS, {}),
     "read_signal-with-rate": (signal.read_signal, SIGNALS, {"rate_hz": 100.0, "units": "mV"}),
+    "read_fmri": (fmri.read_fmri, RUNS, {"tr_s": 2.0, "atlas": "power_2011"}),
 }
 """Where callers come in; a new modality adds its line here."""
 
 INNER = {
-    "read_array", "read_dataset", "read_dicom_waveforms", "read_echo_dicom", "read_edf_header", "read_header",
-    "read_png", "read_segmentation", "read_series", "read_stream", "read_table", "read_wfdb", "read_with_mne",
-    "read_xml_ecg",
+    "read_array", "read_atlas", "read_confounds", "read_dataset", "read_dicom_waveforms", "read_echo_dicom",
+    "read_edf_header", "read_header", "read_numbers", "read_png", "read_region_series", "read_segmentation",
+    "read_series", "read_stream", "read_table", "read_wfdb", "read_with_mne", "read_xml_ecg",
 }  # fmt: skip
 """Parts of the above, each for one format, which the above call."""
 

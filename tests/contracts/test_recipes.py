@@ -37,12 +37,13 @@ def found(recipe: Recipe, source: Path) -> list[Any]:
 
 
 def test_the_promised_recipes_are_there() -> None:
-    own = {"folder", "table", "dicom", "bids", "nnunet"}
+    own = {"folder", "table", "dicom", "bids", "nnunet", "fmriprep"}
     hearts, abdomens = {"acdc", "mmwhs", "sunnybrook"}, {"btcv", "amos"}
     public = {"msd", "ixi", "openmind", "medmnist3d", "mitbih", "cpsc2018", *hearts, *abdomens}
     public |= {"ptb", "ptbxl", "chapman", "sleep_edf", "shhs", "isruc", "dreams", "chbmit", "bonn", "adhd"}
     public |= {"pocus", "echonet_dynamic", "echonet_pediatric", "camus"}
     public |= {"mental_arithmetic", "alcoholism", "comet", "uci_har", "ucr_uea"}
+    public |= {"abide", "adhd200", "hcp"}
     assert own | public <= set(NAMES)
     assert public <= {name for name in NAMES if is_public(name)}
 
