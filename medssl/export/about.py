@@ -75,6 +75,8 @@ def preprocessing(source: Source) -> list[str]:
     named = ", ".join(inputs.channels)
     steps = [f"channels in this order, found by name: {named}"]
     of_kind = {"volume": _of_volume, "video": _of_video, "signal": _of_signal}[inputs.kind]
+    if str(inputs.preparation.get("class_path", "")).endswith("FmriPreparation"):
+        of_kind = _of_fmri
     steps += of_kind(source, arguments)
     return [*steps, "medssl's own preparation (`medssl predict`) does exactly this from the settings"]
 
@@ -142,6 +144,26 @@ def _of_signal(source: Source, arguments: Mapping[str, Any]) -> list[str]:
     else:
         steps.append("in physical units, not standardised")
     return steps
+
+
+def _of_fmri(source: Source, arguments: Mapping[str, Any]) -> list[str]:
+    steps = [f"mean signal of every region of atlas '{arguments.get('atlas') or 'not named'}'"]
+    if arguments.get("max_fd_mm") is not None and arguments.get("confounds") != "none":
+        steps.append(
+            f"volumes with a framewise displacement above {arguments['max_fd_mm']:g} mm interpolated, later cut"
+        )
+    if arguments.get("detrend"):
+        steps.append("a line subtracted")
+    band = arguments.get("filtered_hz") or (arguments.get("band_hz") if arguments.get("filter") != "none" else None)
+    if band:
+        low, high = ("open" if f is None else f"{f:g} Hz" for f in band)
+        cosine = arguments.get("filter") == "cosine"
+        steps.append(f"high-pass by cosines from {low}" if cosine else f"band-pass filtered from {low} to {high}")
+    if arguments.get("confounds") != "none":
+        steps.append(f"confounds ({arguments.get('confounds')}), filtered alike, projected out")
+    if source.inputs.rate_hz:
+        steps.append(f"at a repetition time of {1 / source.inputs.rate_hz:g} s")
+    return [*steps, "z-scores of each region over the run (ddof 1), clamped to ±20; an invalid region is 0 throughout"]
 
 
 def postprocessing(source: Source) -> list[str]:
