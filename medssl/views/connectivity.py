@@ -35,7 +35,7 @@ __all__ = [
     "top_edges",
     "valid_regions",
     "volume_weights",
-    "window_starts",
+    "window_count",
 ]
 
 CONSTANT = 32.0
@@ -103,19 +103,19 @@ def dynamic_correlation(
         weights: (B, T) of the volumes, 0 or 1; ``volume_weights`` by default.
 
     Returns:
-        (B, K, N, N), see ``correlation``; K as ``window_starts`` counts.
+        (B, K, N, N), see ``correlation``; K as ``window_count`` says.
 
     Raises:
         ConfigError: a series shorter than a window.
     """
-    count = len(window_starts(x.shape[-1], window, stride, exclusive=exclusive))
+    count = window_count(x.shape[-1], window, stride, exclusive=exclusive)
     weights = volume_weights(x) if weights is None else weights
     pieces = x.unfold(-1, window, stride)[:, :, :count].transpose(1, 2)
     return correlation(pieces, weights.unfold(-1, window, stride)[:, :count])
 
 
-def window_starts(length: int, window: int, stride: int, *, exclusive: bool = False) -> range:
-    """First volumes of the windows of a series.
+def window_count(length: int, window: int, stride: int, *, exclusive: bool = False) -> int:
+    """How many windows a series has; they begin at 0, ``stride``, 2 ``stride``, …
 
     Args:
         length: volumes of the series.
@@ -126,17 +126,15 @@ def window_starts(length: int, window: int, stride: int, *, exclusive: bool = Fa
     Raises:
         ConfigError: not a single window fits.
 
-    >>> list(window_starts(100, 50, 25)), list(window_starts(100, 50, 25, exclusive=True))
-    ([0, 25, 50], [0, 25])
+    >>> window_count(100, 50, 25), window_count(100, 50, 25, exclusive=True)
+    (3, 2)
     """
-    last = length - window
-    count = -(-last // stride) if exclusive else last // stride + 1
-    if window < 2 or stride < 1 or last < 0 or count < 1:
+    if window < 2 or stride < 1 or length < window + exclusive:
         raise ConfigError(
             f"no window of {window} volumes every {stride} fits into a run of {length}; use shorter windows or leave "
             "the run out"
         )
-    return range(0, count * stride, stride)
+    return (length - window - exclusive) // stride + 1
 
 
 def covariance(x: Tensor, weights: Tensor | None = None) -> Tensor:
