@@ -85,15 +85,17 @@ def correlation(x: Tensor, weights: Tensor | None = None) -> Tensor:
     with _exact(x.device):
         centred, valid, norm = _centred(x, weights)
         unit = centred * (valid / norm).unsqueeze(-1)
-        r = _symmetric(unit @ unit.mT).clamp(-1.0, 1.0)
-        own = torch.eye(r.shape[-1], dtype=torch.bool, device=r.device)
-        return r.masked_fill(own, 1.0)
+        r = _symmetric(unit @ unit.mT).clamp_(-1.0, 1.0)
+        r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        return r
 
 
 def dynamic_correlation(
     x: Tensor, window: int, stride: int, *, exclusive: bool = False, weights: Tensor | None = None
 ) -> Tensor:
     """Pearson correlation inside each sliding window.
+
+    A region with NaN or infinity anywhere is invalid in all windows, one that is constant in a window in that window.
 
     Args:
         x: (B, N, T).
@@ -110,6 +112,7 @@ def dynamic_correlation(
     """
     count = window_count(x.shape[-1], window, stride, exclusive=exclusive)
     weights = volume_weights(x) if weights is None else weights
+    x = torch.where(x.isfinite().all(-1, keepdim=True), x, 0.0)
     pieces = x.unfold(-1, window, stride)[:, :, :count].transpose(1, 2)
     return correlation(pieces, weights.unfold(-1, window, stride)[:, :count])
 
@@ -205,8 +208,9 @@ def partial_correlation(covariance: Tensor) -> Tensor:
             _refuse_singular(matrix)
         theta = torch.linalg.inv(matrix)
         scale = theta.diagonal(dim1=-2, dim2=-1).rsqrt()
-        r = -_symmetric(theta * scale.unsqueeze(-1) * scale.unsqueeze(-2)).clamp(-1.0, 1.0)
-        return r.masked_fill(torch.eye(r.shape[-1], dtype=torch.bool, device=r.device), 1.0)
+        r = _symmetric(theta * scale.unsqueeze(-1) * scale.unsqueeze(-2)).neg_().clamp_(-1.0, 1.0)
+        r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        return r
 
 
 def fisher_z(r: Tensor, limit: float = 0.9999) -> Tensor:
@@ -345,13 +349,19 @@ def _lower_statistic(r: Tensor, density: float, valid: Tensor) -> Tensor:
         raise ConfigError(f"the density of a graph lies above 0 and at most 1, not at {density}")
     rank = _ranks_on(r.shape[-1], density, r.device)[0][valid.sum(-1)]
     wanted = _rank(r.shape[-1], density)[0]
-    gap = ~(valid.unsqueeze(-1) & valid.unsqueeze(-2)).flatten(-2)
-    above = gap.cumsum(-1, dtype=torch.int32) <= (wanted - rank).unsqueeze(-1)
-    padding = torch.where(above, torch.inf, -torch.inf).to(r.dtype)
-    entries = torch.where(gap, padding, r.flatten(-2))
+    entries = r.flatten(-2)
+    if not _all_on_cpu(valid):
+        gap = ~(valid.unsqueeze(-1) & valid.unsqueeze(-2)).flatten(-2)
+        above = gap.cumsum(-1, dtype=torch.int32) <= (wanted - rank).unsqueeze(-1)
+        entries = entries.masked_fill(gap, -torch.inf).masked_fill_(gap & above, torch.inf)
     few = 2 * wanted < entries.shape[-1]
     chosen: Tensor = entries.topk(wanted + 1 if few else entries.shape[-1] - wanted, largest=few, sorted=False).values
     return chosen.amin(-1) if few else chosen.amax(-1)
+
+
+def _all_on_cpu(valid: Tensor) -> bool:
+    """Whether nothing is missing, where looking costs nothing: a GPU would have to be waited for."""
+    return valid.device.type == "cpu" and not torch.compiler.is_compiling() and bool(valid.all())
 
 
 @functools.lru_cache(maxsize=4096)
@@ -397,7 +407,7 @@ def _centred(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]
 
 def _symmetric(m: Tensor) -> Tensor:
     """Exactly: products of matrices are so up to rounding only."""
-    return (m + m.mT) / 2
+    return (m + m.mT).mul_(0.5)
 
 
 def _function(m: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
