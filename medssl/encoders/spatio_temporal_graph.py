@@ -19,7 +19,7 @@ from medssl.views.connectivity import (
     top_edges,
     valid_regions,
     volume_weights,
-    window_starts,
+    window_count,
 )
 
 __all__ = ["GARO", "SERO", "BrainWindows", "MeanReadout", "SpatioTemporalGraph", "WindowTransformer"]
@@ -180,8 +180,6 @@ class SpatioTemporalGraph(Encoder):
         ConfigError: numbers that do not fit each other.
     """
 
-    exports_any_size = True
-
     def __init__(
         self,
         in_channels: int = 100,
@@ -216,6 +214,7 @@ class SpatioTemporalGraph(Encoder):
         self.time_encoding, self.windows_pool = time_encoding, windows_pool
         self.out_dim, self.channels = depth * width, (depth * width,)
         self.strides, self.divisor, self.minimum = ((stride,),), (1,), (window + exclusive,)
+        self.exports_any_size = time_encoding != "gru"  # torch unrolls it
         self.time = nn.GRU(in_channels, width, batch_first=True) if time_encoding == "gru" else None
         self.embedding = nn.Linear(in_channels + (0 if time_encoding == "none" else width), width)
         self.stages = nn.ModuleList(
@@ -233,13 +232,13 @@ class SpatioTemporalGraph(Encoder):
 
     def windows(self, x: Tensor) -> BrainWindows:
         """The graphs of each run: (B, N, T) → see ``BrainWindows``."""
-        starts = window_starts(x.shape[-1], self.window, self.stride, exclusive=self.exclusive)
+        count = window_count(x.shape[-1], self.window, self.stride, exclusive=self.exclusive)
         weights = volume_weights(x)
         r = dynamic_correlation(x, self.window, self.stride, exclusive=self.exclusive, weights=weights)
-        pieces, of_pieces = (t.unfold(-1, self.window, self.stride)[..., : len(starts), :] for t in (x, weights))
+        pieces, of_pieces = (t.unfold(-1, self.window, self.stride)[..., :count, :] for t in (x, weights))
         valid = valid_regions(x, weights)
         there = valid_regions(pieces.transpose(1, 2), of_pieces) & valid.unsqueeze(1)
-        ends = torch.tensor([start + self.window - 1 for start in starts], device=x.device)
+        ends = torch.arange(count, device=x.device) * self.stride + self.window - 1
         kept = of_pieces.sum(-1) >= KEPT * self.window
         return BrainWindows(r, top_edges(r, self.density, there), valid, ends, kept)
 
@@ -248,7 +247,7 @@ class SpatioTemporalGraph(Encoder):
         if self.time_encoding == "none":
             return None
         if self.time is None:
-            codes = interleaved_sines(len(windows.ends), self.width).to(x.device)
+            codes = interleaved_sines(windows.ends.shape[0], self.width).to(x.device)
             return codes.expand(x.shape[0], -1, -1)
         states: Tensor = self.time(_standardised(x, windows.valid).mT)[0]
         return states[:, windows.ends]

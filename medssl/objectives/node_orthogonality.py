@@ -35,4 +35,5 @@ def node_orthogonality(h: Tensor, valid: Tensor | None = None) -> Tensor:
         if valid is not None:
             gram = torch.where(valid.unsqueeze(-1) & valid.unsqueeze(-2), gram, own)
         apart = (gram / gram.amax(-1, keepdim=True).clamp_min(1e-6) - own).triu()
-        return torch.linalg.matrix_norm(apart)
+        norm: Tensor = torch.linalg.matrix_norm(apart)
+        return norm

@@ -35,7 +35,7 @@ __all__ = [
     "top_edges",
     "valid_regions",
     "volume_weights",
-    "window_starts",
+    "window_count",
 ]
 
 CONSTANT = 32.0
@@ -85,15 +85,17 @@ def correlation(x: Tensor, weights: Tensor | None = None) -> Tensor:
     with _exact(x.device):
         centred, valid, norm = _centred(x, weights)
         unit = centred * (valid / norm).unsqueeze(-1)
-        r = _symmetric(unit @ unit.mT).clamp(-1.0, 1.0)
-        own = torch.eye(r.shape[-1], dtype=torch.bool, device=r.device)
-        return r.masked_fill(own, 1.0)
+        r = _symmetric(unit @ unit.mT).clamp_(-1.0, 1.0)
+        r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        return r
 
 
 def dynamic_correlation(
     x: Tensor, window: int, stride: int, *, exclusive: bool = False, weights: Tensor | None = None
 ) -> Tensor:
     """Pearson correlation inside each sliding window.
+
+    A region with NaN or infinity anywhere is invalid in all windows, one that is constant in a window in that window.
 
     Args:
         x: (B, N, T).
@@ -103,19 +105,20 @@ def dynamic_correlation(
         weights: (B, T) of the volumes, 0 or 1; ``volume_weights`` by default.
 
     Returns:
-        (B, K, N, N), see ``correlation``; K as ``window_starts`` counts.
+        (B, K, N, N), see ``correlation``; K as ``window_count`` says.
 
     Raises:
         ConfigError: a series shorter than a window.
     """
-    count = len(window_starts(x.shape[-1], window, stride, exclusive=exclusive))
+    count = window_count(x.shape[-1], window, stride, exclusive=exclusive)
     weights = volume_weights(x) if weights is None else weights
+    x = torch.where(x.isfinite().all(-1, keepdim=True), x, 0.0)
     pieces = x.unfold(-1, window, stride)[:, :, :count].transpose(1, 2)
     return correlation(pieces, weights.unfold(-1, window, stride)[:, :count])
 
 
-def window_starts(length: int, window: int, stride: int, *, exclusive: bool = False) -> range:
-    """First volumes of the windows of a series.
+def window_count(length: int, window: int, stride: int, *, exclusive: bool = False) -> int:
+    """How many windows a series has; they begin at 0, ``stride``, 2 ``stride``, …
 
     Args:
         length: volumes of the series.
@@ -126,17 +129,15 @@ def window_starts(length: int, window: int, stride: int, *, exclusive: bool = Fa
     Raises:
         ConfigError: not a single window fits.
 
-    >>> list(window_starts(100, 50, 25)), list(window_starts(100, 50, 25, exclusive=True))
-    ([0, 25, 50], [0, 25])
+    >>> window_count(100, 50, 25), window_count(100, 50, 25, exclusive=True)
+    (3, 2)
     """
-    last = length - window
-    count = -(-last // stride) if exclusive else last // stride + 1
-    if window < 2 or stride < 1 or last < 0 or count < 1:
+    if window < 2 or stride < 1 or length < window + exclusive:
         raise ConfigError(
             f"no window of {window} volumes every {stride} fits into a run of {length}; use shorter windows or leave "
             "the run out"
         )
-    return range(0, count * stride, stride)
+    return (length - window - exclusive) // stride + 1
 
 
 def covariance(x: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -207,8 +208,9 @@ def partial_correlation(covariance: Tensor) -> Tensor:
             _refuse_singular(matrix)
         theta = torch.linalg.inv(matrix)
         scale = theta.diagonal(dim1=-2, dim2=-1).rsqrt()
-        r = -_symmetric(theta * scale.unsqueeze(-1) * scale.unsqueeze(-2)).clamp(-1.0, 1.0)
-        return r.masked_fill(torch.eye(r.shape[-1], dtype=torch.bool, device=r.device), 1.0)
+        r = _symmetric(theta * scale.unsqueeze(-1) * scale.unsqueeze(-2)).neg_().clamp_(-1.0, 1.0)
+        r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        return r
 
 
 def fisher_z(r: Tensor, limit: float = 0.9999) -> Tensor:
@@ -347,13 +349,19 @@ def _lower_statistic(r: Tensor, density: float, valid: Tensor) -> Tensor:
         raise ConfigError(f"the density of a graph lies above 0 and at most 1, not at {density}")
     rank = _ranks_on(r.shape[-1], density, r.device)[0][valid.sum(-1)]
     wanted = _rank(r.shape[-1], density)[0]
-    gap = ~(valid.unsqueeze(-1) & valid.unsqueeze(-2)).flatten(-2)
-    above = gap.cumsum(-1, dtype=torch.int32) <= (wanted - rank).unsqueeze(-1)
-    padding = torch.where(above, torch.inf, -torch.inf).to(r.dtype)
-    entries = torch.where(gap, padding, r.flatten(-2))
+    entries = r.flatten(-2)
+    if not _all_on_cpu(valid):
+        gap = ~(valid.unsqueeze(-1) & valid.unsqueeze(-2)).flatten(-2)
+        above = gap.cumsum(-1, dtype=torch.int32) <= (wanted - rank).unsqueeze(-1)
+        entries = entries.masked_fill(gap, -torch.inf).masked_fill_(gap & above, torch.inf)
     few = 2 * wanted < entries.shape[-1]
     chosen: Tensor = entries.topk(wanted + 1 if few else entries.shape[-1] - wanted, largest=few, sorted=False).values
     return chosen.amin(-1) if few else chosen.amax(-1)
+
+
+def _all_on_cpu(valid: Tensor) -> bool:
+    """Whether nothing is missing, where looking costs nothing: a GPU would have to be waited for."""
+    return valid.device.type == "cpu" and not torch.compiler.is_compiling() and bool(valid.all())
 
 
 @functools.lru_cache(maxsize=4096)
@@ -399,7 +407,7 @@ def _centred(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]
 
 def _symmetric(m: Tensor) -> Tensor:
     """Exactly: products of matrices are so up to rounding only."""
-    return (m + m.mT) / 2
+    return (m + m.mT).mul_(0.5)
 
 
 def _function(m: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:

@@ -94,7 +94,7 @@ EXAMPLES = {
         (1, 24, 16),
     ),
     "SpatioTemporalGraph": Example(
-        {"in_channels": 6, "window": 20, "stride": 4, "width": 8, "depth": 2, "dropout": 0.0, "time_encoding": "gru"},
+        {"in_channels": 6, "window": 20, "stride": 4, "width": 8, "depth": 2, "dropout": 0.0},
         (6, 40),
         (57,),
     ),

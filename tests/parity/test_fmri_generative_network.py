@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from medssl.encoders.spatio_temporal_graph import GARO, BrainWindows, SpatioTemporalGraph
 from medssl.objectives.node_orthogonality import node_orthogonality
-from medssl.views.connectivity import dynamic_correlation, edge_threshold, top_edges, window_starts
+from medssl.views.connectivity import dynamic_correlation, edge_threshold, top_edges, window_count
 
 Golden = Callable[[str], Mapping[str, np.ndarray]]
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -73,11 +73,11 @@ def test_number_and_places_of_windows(golden: Golden, stored: Reference) -> None
     for (length, window, stride), exclusive, inclusive in zip(
         *(golden("fmri_generative")[k] for k in cases), strict=True
     ):
-        assert len(window_starts(length, window, stride)) == inclusive
+        assert window_count(length, window, stride) == inclusive
         if exclusive:
-            assert len(window_starts(length, window, stride, exclusive=True)) == exclusive
-    starts = window_starts(stored.x.shape[-1], stored.window, stored.stride, exclusive=True)
-    np.testing.assert_array_equal(starts, stored.vectors["starts"])
+            assert window_count(length, window, stride, exclusive=True) == exclusive
+    ends = stored.vectors["starts"] + stored.window - 1
+    np.testing.assert_array_equal(stored.windows.ends, ends)
 
 
 def test_correlation_inside_each_window(stored: Reference) -> None:
