@@ -169,9 +169,14 @@ class ConnectivityMAE(OfViews):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """See ``Method.training_step``; the slow copy moves once an optimiser step."""
-        if self.teacher is not None and batch_idx % self.trainer.accumulate_grad_batches == 0:
-            ema_update(self.teacher, self.encoder, momentum_at(self.progress, self.momentum), buffers="copy")
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.follow()
         return super().training_step(batch, batch_idx)
+
+    def follow(self) -> None:
+        """Move the slow copy, where there is one, towards the encoder; before a step, which equals after the last."""
+        if self.teacher is not None:
+            ema_update(self.teacher, self.encoder, momentum_at(self.progress, self.momentum), buffers="copy")
 
     def loss(self, batch: Batch) -> Losses:
         """See ``compare``, of runs as they were cropped."""

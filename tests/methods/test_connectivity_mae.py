@@ -92,6 +92,16 @@ def test_every_target_has_an_error_and_no_gradient_of_its_own(target: str, error
         assert all(p.grad is None for p in one.teacher.parameters()) and not one.teacher.training
 
 
+def test_the_slow_copy_follows_the_encoder_and_starts_as_it_is() -> None:
+    one = method(node_target="ema", momentum=0.75)
+    weight, copied = one.encoder.embedding.weight, one.teacher.embedding.weight  # type: ignore[union-attr]
+    assert torch.equal(weight, copied)
+    with torch.no_grad():
+        weight += 1.0
+    one.follow()
+    torch.testing.assert_close(weight - copied, torch.full_like(weight, 0.75))
+
+
 def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     one = method(spatial=0.3, node_weight=2.0, edge_weight=0.5)
     losses = one.compare(runs())
