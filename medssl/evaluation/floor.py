@@ -3,23 +3,33 @@
 Events that are moments (beats): the waveform around the event averaged to 32 points a channel, four numbers about the
 intervals to its neighbours, and a random forest. Epochs (sleep stages) and windows: their log band powers. Labels of
 recordings: log band powers (signals) or the histogram of intensities (volumes). All these with logistic regression.
-Regression: the median of the training patients. Segmentation has none.
+Regression: the median of the training patients. Segmentation has none. fMRI: connectivity with logistic or ridge
+regression, see ``medssl.evaluation.connectivity_floor``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.evaluation.connectivity_floor import ConnectivityFloor, connectivity_rows, plain_edges
 from medssl.evaluation.probes import linear_predict, thinned
 
 if TYPE_CHECKING:
     from medssl.training.targets import Target
 
-__all__ = ["are_moments", "describe_floor", "floor_features", "floor_predict", "interval_features"]
+__all__ = [
+    "are_moments",
+    "describe_floor",
+    "floor_features",
+    "floor_predict",
+    "interval_features",
+    "is_connectivity",
+    "unfitted",
+]
 
 POINTS = 32
 BEFORE_S, AFTER_S = 0.3, 0.5
@@ -39,19 +49,23 @@ def describe_floor(target: Target, level: str, *, fitted: bool = True) -> str | 
     """
     if target.task == "segmentation":
         return None
+    of = " of the epoch" if target.source == "event" else " of the window" if level == "window" else ""
+    if is_connectivity(target):
+        model = "ridge" if target.task == "regression" else "logistic"
+        kind = f"Fisher z of the functional connectivity{of}"
+        return f"{kind}, its tangent vectors and {model} regression" if fitted else kind
     if target.task == "regression":
         return "always the median of the training patients"
     if are_moments(target):
         features = "averaged waveform, intervals to the neighbouring events"
         return f"{features} and a random forest" if fitted else features
     kind = "log band powers" if target.cohort.info.kind == "signal" else "intensity histogram"
-    of = " of the epoch" if target.source == "event" else " of the window" if level == "window" else ""
     return f"{kind}{of} and logistic regression" if fitted else f"{kind}{of}"
 
 
 def floor_features(target: Target) -> NDArray[np.float32]:
-    """Simple features of every item of a target: (n, D)."""
-    if target.task == "regression":
+    """Simple features of every item of a target, (n, D); of fMRI, ``connectivity_rows``."""
+    if target.task == "regression" and not is_connectivity(target):
         return np.zeros((len(target), 1), dtype=np.float32)
     parts: list[NDArray[np.float32]] = []
     order: list[NDArray[np.intp]] = []
@@ -63,6 +77,16 @@ def floor_features(target: Target) -> NDArray[np.float32]:
     out = np.empty((len(target), parts[0].shape[1]), dtype=np.float32)
     out[np.concatenate(order)] = np.concatenate(parts)
     return out
+
+
+def unfitted(target: Target, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``floor_features`` as they can be compared without fitting anything: (n, D)."""
+    return plain_edges(features) if is_connectivity(target) else features
+
+
+def is_connectivity(target: Target) -> bool:
+    """Whether the baseline is one of functional connectivity."""
+    return target.cohort.info.modality == "fmri" and target.task != "segmentation" and not are_moments(target)
 
 
 def are_moments(target: Target) -> bool:
@@ -80,9 +104,16 @@ def floor_predict(
     moments: bool,
     classes: int,
     seed: int,
+    connectivity: bool = False,
 ) -> NDArray[np.float64]:
     """Probabilities (m, K) or values (m,) of the simple baseline; ``moments`` says that the items are events without a
-    length (see ``are_moments``), other arguments as in ``linear_predict``."""
+    length (see ``are_moments``), ``connectivity`` that the features are ``connectivity_rows`` (see
+    ``is_connectivity``), other arguments as in ``linear_predict``."""
+    if connectivity:
+        fitted = ConnectivityFloor.fit(train, patients, seed=seed)
+        kind: Literal["classification", "regression"] = "regression" if task == "regression" else "classification"
+        given = fitted(train), y, patients, fitted(test)
+        return linear_predict(*given, task=kind, classes=classes, seed=seed, scaled=True)
     if task == "regression":
         return np.full(len(test), float(np.median(y)))
     if not moments:
@@ -140,6 +171,9 @@ def _event_features(target: Target, row: int, items: NDArray[np.intp]) -> NDArra
 def _whole(target: Target, row: int, items: NDArray[np.intp]) -> NDArray[np.float32]:
     reader = target.cohort.reader(row)
     shape = reader.shape
+    if is_connectivity(target):
+        rows = connectivity_rows(_network_input(target, row, (0,), shape)[None])
+        return np.repeat(rows, len(items), axis=0)
     if target.cohort.info.kind == "signal":
         rate = float(target.cohort.info.rate_hz or 1.0)
         size: tuple[int, ...] = (min(shape[0], round(LONGEST_S * rate)),)
@@ -151,12 +185,14 @@ def _whole(target: Target, row: int, items: NDArray[np.intp]) -> NDArray[np.floa
 
 
 def _stretches(target: Target, row: int, items: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Band powers of every epoch or window of a recording, each from its begin to its end."""
+    """Band powers, or connectivity, of every epoch or window of a recording, each from its begin to its end."""
     assert target.onset_s is not None and target.duration_s is not None
     rate = float(target.cohort.info.rate_hz or 1.0)
     length = max(2, round(float(target.duration_s[items[0]]) * rate))
     starts = target.starts(items, length)
     signal = _network_input(target, row, (min(starts),), (max(starts) - min(starts) + length,))
+    if is_connectivity(target):
+        return connectivity_rows(np.stack([signal[:, s - min(starts) :][:, :length] for s in starts]))
     return np.stack([_band_powers(signal[:, s - min(starts) :][:, :length], rate) for s in starts])
 
 

@@ -157,6 +157,7 @@ def linear_predict(
     task: Literal["classification", "regression"],
     classes: int = 0,
     seed: int = 0,
+    scaled: bool = False,
 ) -> Array:
     """Logistic or ridge regression on frozen features, its strength chosen by patients inside the budget.
 
@@ -168,14 +169,19 @@ def linear_predict(
         task: which of the two.
         classes: K.
         seed: of thinning a large training set.
+        scaled: the features are centred and scaled as they should be. Where there are more of them than rows, only
+            their coordinates in the space of the training rows are looked at, which gives the same answer sooner.
 
     Returns:
         (m, K) probabilities or (m,) values.
     """
     chosen = thinned(patients, seed)
     train, y, patients = train[chosen], np.asarray(y)[chosen], np.asarray(patients)[chosen]
-    scaler = Scaler.fit(train)
-    x, x_test = scaler(train), scaler(test)
+    if scaled:
+        x, x_test = _coordinates(train, test)
+    else:
+        scaler = Scaler.fit(train)
+        x, x_test = scaler(train), scaler(test)
     if not x.shape[1]:  # every dimension is constant: the features say nothing
         x, x_test = np.zeros((len(x), 1)), np.zeros((len(x_test), 1))
     if task == "regression":
@@ -183,10 +189,22 @@ def linear_predict(
         return values
     if np.ndim(y) == 2:
         columns = [
-            linear_predict(train, y[:, k].astype(int), patients, test, task=task, classes=2) for k in range(classes)
+            linear_predict(train, y[:, k].astype(int), patients, test, task=task, classes=2, scaled=scaled)
+            for k in range(classes)
         ]
         return np.stack([c[:, 1] for c in columns], axis=1)
     return _softmax(logistic_probe(x, y, patients, classes)(x_test))
+
+
+def _coordinates(train: NDArray[np.floating], test: NDArray[np.floating]) -> tuple[Array, Array]:
+    """Rows in an orthonormal basis of the training rows; penalised weights have no part outside that space."""
+    x, x_test = train.astype(np.float64), test.astype(np.float64)
+    if x.shape[1] <= len(x):
+        return x, x_test
+    values, vectors = np.linalg.eigh(x @ x.T)
+    some = values > 1e-10 * values[-1]
+    basis = x.T @ (vectors[:, some] / np.sqrt(values[some]))
+    return x @ basis, x_test @ basis
 
 
 def knn_predict(

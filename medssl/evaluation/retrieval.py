@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from medssl.errors import TrainingError
 from medssl.evaluation.arms import FLOOR
-from medssl.evaluation.floor import floor_features
+from medssl.evaluation.floor import floor_features, unfitted
 from medssl.evaluation.frozen import features_key, frozen_encoder, keep_features, target_of
 from medssl.evaluation.neighbours import neighbours
 from medssl.evaluation.probes import Scaler, thinned
@@ -70,7 +70,7 @@ def retrieve_cell(cell: Cell) -> None:
 
     def compute() -> NDArray[np.float32]:
         if cell.source == FLOOR:
-            simple = floor_features(target)[items]
+            simple = unfitted(target, floor_features(target)[items])
             return Scaler.fit(simple)(simple).astype(np.float32)  # their units differ, and a cosine would see one only
         return frozen_encoder(cell, target).features(target, items)
 

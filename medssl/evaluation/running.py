@@ -7,7 +7,7 @@ from pathlib import Path
 from medssl.errors import ConfigError
 from medssl.evaluation.arms import WITHOUT_LABELS
 from medssl.evaluation.cells import BARE, Cell
-from medssl.evaluation.floor import are_moments, floor_predict
+from medssl.evaluation.floor import are_moments, floor_predict, is_connectivity
 from medssl.evaluation.frozen import decisions_of, item_features, write_predictions
 from medssl.evaluation.planning import FLOOR, Plan, budget_patients
 from medssl.evaluation.probes import knn_predict, linear_predict
@@ -81,8 +81,10 @@ def _frozen(cell: Cell) -> None:
     given = (x[train], target.y[train], target.patients[train], x[test])
     classes = len(target.classes)
     if cell.source == FLOOR:
-        moments = are_moments(target)
-        answers = floor_predict(*given, task=target.task, moments=moments, classes=classes, seed=cell.repeat)
+        answers = floor_predict(
+            *given, task=target.task, moments=are_moments(target), classes=classes, seed=cell.repeat,
+            connectivity=is_connectivity(target),
+        )  # fmt: skip
     elif target.task == "segmentation":
         raise ConfigError(f"the {cell.options['protocol']} protocol does not serve segmentation")
     elif cell.options["protocol"] == "linear":

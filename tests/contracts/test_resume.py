@@ -8,24 +8,34 @@ from pathlib import Path
 
 import pytest
 import torch
+from fmri_toys import RunsCase
 from lightning.pytorch.callbacks import Callback
 from toy_cohorts import make_cohort
 from toys import Case, every_case
 
+from medssl.cohort.writer import prepare
 from medssl.configurable import discover
 from medssl.methods.base import Method
+from medssl.synth.fmri_files import write_abide
 from medssl.training import pretrain as module
 from medssl.training.metrics_log import read_metrics
 from medssl.training.pretrain import pretrain, resume
 from medssl.training.settings import TrainSettings
 
 METHODS, _ = every_case()
-CHANNELS = {"volume": 1, "signal": 2, "video": 1}
+CHANNELS = {"volume": 1, "signal": 2, "video": 1, "runs": 12}
+
+
+def cohort_of(case: Case) -> str:
+    """Which toy cohort a case reads."""
+    return "runs" if isinstance(case, RunsCase) else case.kind
+
+
 CASES = [
     pytest.param(case, id=f"{name}-{variant}")
     for name, variants in METHODS.items()
     for variant, case in variants.items()
-    if case.channels == CHANNELS.get(case.kind)  # toy cohorts are of these kinds
+    if case.channels == CHANNELS.get(cohort_of(case))  # toy cohorts are of these kinds
 ]
 SETTINGS = TrainSettings(
     max_steps=5, batch_size=4, workers=0, log_every=1, checkpoint_every=2, monitor_every=2, progress=False,
@@ -43,7 +53,11 @@ class Interrupt(Callback):
 
 @pytest.fixture(scope="module")
 def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {kind: make_cohort(tmp_path_factory.mktemp(kind), kind, patients=6) for kind in CHANNELS}
+    runs = tmp_path_factory.mktemp("runs")
+    raw = write_abide(runs / "raw", patients=6, regions=CHANNELS["runs"])
+    prepare("abide", raw, runs / "cohort", workers=0, keep_ids=True)
+    made = {k: make_cohort(tmp_path_factory.mktemp(k), k, patients=6) for k in CHANNELS if k != "runs"}
+    return {**made, "runs": runs / "cohort"}
 
 
 def losses(run: Path) -> list[dict[str, float]]:
@@ -66,12 +80,12 @@ def test_resumed_equals_uninterrupted(
     case: Case, cohorts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    pretrain(method=case.make(), cohort=[cohorts[case.kind]], out=whole, trainer=SETTINGS)
+    pretrain(method=case.make(), cohort=[cohorts[cohort_of(case)]], out=whole, trainer=SETTINGS)
     real = module.make_trainer
     with monkeypatch.context() as patch:
         patch.setattr(module, "make_trainer", lambda run, calls, **o: real(run, [Interrupt(), *calls], **o))
         with pytest.raises(SystemExit):
-            pretrain(method=case.make(), cohort=[cohorts[case.kind]], out=stopped, trainer=SETTINGS)
+            pretrain(method=case.make(), cohort=[cohorts[cohort_of(case)]], out=stopped, trainer=SETTINGS)
     assert json.loads((stopped / "summary.json").read_text())["steps"] == 3
     resume(run=stopped)
     assert losses(stopped) == losses(whole)

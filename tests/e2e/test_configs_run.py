@@ -12,6 +12,7 @@ from medssl import resources
 from medssl.cli import main
 from medssl.synth.ecg import write_ecg
 from medssl.synth.echo_files import write_echonet
+from medssl.synth.fmri_files import write_abide
 from medssl.synth.volumes import write_volumes
 
 SHORT = [
@@ -42,6 +43,8 @@ def kinds_of(name: str) -> list[str]:
     text = resources.find("configs", name).read_text(encoding="utf-8")
     if "ViewsByKind" in text:
         return ["volume", "video"]
+    if " fMRI" in text:
+        return ["fmri"]
     return ["video" if OF_VIDEO in text else "signal" if any(word in text for word in OF_SIGNALS) else "volume"]
 
 
@@ -52,6 +55,7 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     volumes = write_volumes(folder / "volumes", patients=5, seed=1, shape=(24, 32, 32))
     ecg = write_ecg(folder / "ecg", patients=5, seed=1, seconds=12, rate_hz=250)
     echo = write_echonet(folder / "echo", patients=5, seed=1, frames=24)
+    fmri = write_abide(folder / "abide", patients=5, seed=1, regions=24)
     with pytest.MonkeyPatch.context() as patch:
         key = folder / "pseudonym.key"
         key.write_text("0123456789abcdef" * 4)
@@ -61,9 +65,10 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             ("msd", volumes, "volume", "--options", "modality=ct"),
             ("mitbih", ecg, "signal"),
             ("echonet_dynamic", echo, "video"),
+            ("abide", fmri, "fmri"),
         ):
             assert main(["prepare", recipe, str(raw), str(folder / name), *options, "--workers", "0"]) == 0
-    return {name: folder / name for name in ("volume", "signal", "video")}
+    return {name: folder / name for name in ("volume", "signal", "video", "fmri")}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -29,6 +29,10 @@ class Example(NamedTuple):
 
 
 EXAMPLES = {
+    "BrainGraph": Example({"in_channels": 6, "width": 8, "depth": 2, "dropout": 0.0}, (6, 40), (57,)),
+    "BrainNetCNN": Example(
+        {"in_channels": 6, "edge": (4, 4), "node": 8, "graph": 16, "out_dim": 8, "dropout": 0.0}, (6, 40), (57,)
+    ),
     "Concatenated": Example(
         {
             "encoders": [
@@ -39,6 +43,7 @@ EXAMPLES = {
         (2, 48),
         (51,),
     ),
+    "ConnectivityMLP": Example({"in_channels": 6, "widths": (16, 8), "dropout": 0.0}, (6, 40), (57,)),
     "FrameProjected": Example(
         {
             "encoder": {
@@ -87,6 +92,11 @@ EXAMPLES = {
         {"encoder": {"class_path": "ResEnc", "init_args": {"in_channels": 2, "size": "tiny", "dims": 2}}},
         (2, 3, 16, 16),
         (1, 24, 16),
+    ),
+    "SpatioTemporalGraph": Example(
+        {"in_channels": 6, "window": 20, "stride": 4, "width": 8, "depth": 2, "dropout": 0.0},
+        (6, 40),
+        (57,),
     ),
     "SwinUNETREncoder": Example({"feature_size": 12, "window": 3}, (1, 32, 32, 64), (64, 32, 32)),
     "TS2Vec": Example({"in_channels": 3, "width": 8, "out_dim": 12, "depth": 3}, (3, 40), (17,)),

@@ -29,7 +29,10 @@ REFUSED = None
 ROOM = {"SwinUNETREncoder": 1e-3}  # the smallest one has norms over two voxels, which enlarge rounding
 
 ENCODERS: dict[str, tuple[list[str] | None, list[str] | None]] = {  # as .pt2, as .onnx
+    "BrainGraph": (SIGNAL, SIGNAL),
+    "BrainNetCNN": (SIGNAL, SIGNAL),
     "Concatenated": (SIGNAL, SIGNAL),
+    "ConnectivityMLP": (SIGNAL, SIGNAL),
     "FrameProjected": (BATCH, REFUSED),  # all_encoders: ONNX has no complex numbers
     "FrameResNet": (BATCH, BATCH),
     "InceptionTime": (BATCH, BATCH),
@@ -40,6 +43,7 @@ ENCODERS: dict[str, tuple[list[str] | None, list[str] | None]] = {  # as .pt2, a
     "ResNet1d": (SIGNAL, SIGNAL),
     "SliceTransformer": (VOLUME, VOLUME),
     "SliceWise": (VOLUME, VOLUME),
+    "SpatioTemporalGraph": (BATCH, SIGNAL),  # torch guards against runs of a single window
     "SwinUNETREncoder": (BATCH, BATCH),
     "TS2Vec": (SIGNAL, SIGNAL),
     "TST": (BATCH, BATCH),

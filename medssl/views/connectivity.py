@@ -1,0 +1,443 @@
+"""Functional connectivity of regions: pure functions on tensors, batched over recordings and windows.
+
+Two policies hold everywhere. A volume in which all regions are exactly 0 is padding and does not count. A region with
+NaN or infinity, or that is constant over the volumes that count, is invalid: it has correlation 0 with all others,
+nothing but its self-loop in a graph, and no part in percentiles, pooling, masks or targets.
+
+All of it runs on the device of its input, in at least float32 whatever the autocast: edges near a threshold flip in
+half precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from medssl.errors import ConfigError
+from medssl.objectives.base import full_precision, promoted
+
+__all__ = [
+    "correlation",
+    "covariance",
+    "dynamic_correlation",
+    "edge_threshold",
+    "fisher_z",
+    "ledoit_wolf",
+    "lower_triangle",
+    "partial_correlation",
+    "tangent",
+    "tangent_reference",
+    "top_edges",
+    "valid_regions",
+    "volume_weights",
+    "window_count",
+]
+
+CONSTANT = 32.0
+"""A deviation below so many times the rounding error of a region's values is none."""
+
+
+def volume_weights(x: Tensor) -> Tensor:
+    """Which volumes count: 0 for padding, in which all regions are exactly 0, else 1.
+
+    Args:
+        x: (..., N, T) series of N regions.
+
+    Returns:
+        (..., T), of the type of ``x``, at least float32.
+    """
+    return (x != 0).any(-2).to(promoted(x).dtype)
+
+
+def valid_regions(x: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Regions that can be correlated: finite, and not constant over the volumes that count.
+
+    Args:
+        x: (..., N, T).
+        weights: (..., T) of the volumes, 0 or 1; ``volume_weights`` by default.
+
+    Returns:
+        (..., N) booleans.
+    """
+    return _centred(x, weights)[1]
+
+
+def correlation(x: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Pearson correlation of all pairs of regions.
+
+    Args:
+        x: (..., N, T).
+        weights: (..., T) of the volumes, 0 or 1; ``volume_weights`` by default.
+
+    Returns:
+        (..., N, N) in [-1, 1], exactly symmetric, diagonal 1; invalid regions have 0 with all others.
+
+    >>> correlation(torch.tensor([[1.0, 2, 3], [3, 2, 1], [5, 5, 5]]))
+    tensor([[ 1., -1.,  0.],
+            [-1.,  1.,  0.],
+            [ 0.,  0.,  1.]])
+    """
+    with _exact(x.device):
+        centred, valid, norm = _centred(x, weights)
+        unit = centred * (valid / norm).unsqueeze(-1)
+        r = _symmetric(unit @ unit.mT).clamp_(-1.0, 1.0)
+        r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        return r
+
+
+def dynamic_correlation(
+    x: Tensor, window: int, stride: int, *, exclusive: bool = False, weights: Tensor | None = None
+) -> Tensor:
+    """Pearson correlation inside each sliding window.
+
+    A region with NaN or infinity anywhere is invalid in all windows, one that is constant in a window in that window.
+
+    Args:
+        x: (B, N, T).
+        window: volumes of a window.
+        stride: volumes from one window to the next.
+        exclusive: leave out the last window where it ends with the series, as the published code does.
+        weights: (B, T) of the volumes, 0 or 1; ``volume_weights`` by default.
+
+    Returns:
+        (B, K, N, N), see ``correlation``; K as ``window_count`` says.
+
+    Raises:
+        ConfigError: a series shorter than a window.
+    """
+    count = window_count(x.shape[-1], window, stride, exclusive=exclusive)
+    weights = volume_weights(x) if weights is None else weights
+    x = torch.where(x.isfinite().all(-1, keepdim=True), x, 0.0)
+    pieces = x.unfold(-1, window, stride)[:, :, :count].transpose(1, 2)
+    return correlation(pieces, weights.unfold(-1, window, stride)[:, :count])
+
+
+def window_count(length: int, window: int, stride: int, *, exclusive: bool = False) -> int:
+    """How many windows a series has; they begin at 0, ``stride``, 2 ``stride``, …
+
+    Args:
+        length: volumes of the series.
+        window: volumes of a window.
+        stride: volumes from one window to the next.
+        exclusive: leave out the last window where it ends with the series, as the published code does.
+
+    Raises:
+        ConfigError: not a single window fits.
+
+    >>> window_count(100, 50, 25), window_count(100, 50, 25, exclusive=True)
+    (3, 2)
+    """
+    if window < 2 or stride < 1 or length < window + exclusive:
+        raise ConfigError(
+            f"no window of {window} volumes every {stride} fits into a run of {length}; use shorter windows or leave "
+            "the run out"
+        )
+    return (length - window - exclusive) // stride + 1
+
+
+def covariance(x: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Empirical covariance, divided by the number of volumes that count.
+
+    Args:
+        x: (..., N, T).
+        weights: (..., T) of the volumes, 0 or 1; ``volume_weights`` by default.
+
+    Returns:
+        (..., N, N); rows and columns of invalid regions are 0.
+    """
+    with _exact(x.device):
+        weights = volume_weights(x) if weights is None else weights
+        centred, valid, _ = _centred(x, weights)
+        centred = centred * valid.unsqueeze(-1)
+        return _symmetric(centred @ centred.mT) / weights.sum(-1).clamp_min(1.0)[..., None, None]
+
+
+def ledoit_wolf(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    r"""Covariance shrunk towards a multiple of the identity (Ledoit and Wolf, 2004).
+
+    .. math:: (1-δ) S + δ \frac{\mathrm{tr} S}{N} I
+
+    with the analytic δ of their lemma 3.3, over valid regions and the volumes that count.
+
+    Args:
+        x: (..., N, T).
+        weights: (..., T) of the volumes, 0 or 1; ``volume_weights`` by default.
+
+    Returns:
+        (..., N, N), and δ (...,) in [0, 1]. An invalid region is uncorrelated and has the mean variance of the others.
+    """
+    with _exact(x.device):
+        weights = volume_weights(x) if weights is None else weights
+        centred, valid, _ = _centred(x, weights)
+        centred = centred * valid.unsqueeze(-1)
+        volumes = weights.sum(-1).clamp_min(1.0)
+        regions = valid.sum(-1).clamp_min(1).to(centred.dtype)
+        s = _symmetric(centred @ centred.mT) / volumes[..., None, None]
+        mean = s.diagonal(dim1=-2, dim2=-1).sum(-1) / regions
+        square = s.square().sum((-2, -1))
+        spread = (square / regions - mean.square()).clamp_min(0.0)
+        error = (centred.square().sum(-2).square().sum(-1) / volumes - square) / (regions * volumes)
+        delta = (error / spread.clamp_min(torch.finfo(s.dtype).tiny)).clamp(0.0, 1.0)
+        delta = torch.where(spread > 0, delta, 0.0)
+        shrunk = (1 - delta)[..., None, None] * s
+        added = torch.where(valid, (delta * mean).unsqueeze(-1), mean.unsqueeze(-1))
+        return shrunk + torch.diag_embed(added), delta
+
+
+def partial_correlation(covariance: Tensor) -> Tensor:
+    r"""Correlation of two regions given all others, :math:`-Θ_{ij} / \sqrt{Θ_{ii} Θ_{jj}}` with Θ the inverse.
+
+    Args:
+        covariance: (..., N, N), positive definite; a region of variance 0 is taken as uncorrelated with all others.
+
+    Returns:
+        (..., N, N) in [-1, 1], diagonal 1.
+
+    Raises:
+        ConfigError: a covariance that cannot be inverted, as of fewer volumes than regions.
+    """
+    with _exact(covariance.device):
+        own = torch.diag_embed((covariance.diagonal(dim1=-2, dim2=-1) <= 0).to(promoted(covariance).dtype))
+        matrix = promoted(covariance) + own
+        if not torch.compiler.is_exporting():
+            _refuse_singular(matrix)
+        theta = torch.linalg.inv(matrix)
+        scale = theta.diagonal(dim1=-2, dim2=-1).rsqrt()
+        r = _symmetric(theta * scale.unsqueeze(-1) * scale.unsqueeze(-2)).neg_().clamp_(-1.0, 1.0)
+        r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        return r
+
+
+def fisher_z(r: Tensor, limit: float = 0.9999) -> Tensor:
+    """``atanh`` of correlations, which are kept within ± ``limit`` so that it stays finite."""
+    return torch.atanh(promoted(r).clamp(-limit, limit))
+
+
+def tangent_reference(covariances: Tensor, *, steps: int = 30, tolerance: float = 1e-7) -> Tensor:
+    r"""Geometric mean of covariances: the point at which the tangent space touches.
+
+    :math:`G ← G^{1/2} \exp(h \, \mathrm{mean}_k \log(G^{-1/2} Σ_k G^{-1/2})) G^{1/2}` from the arithmetic mean on, the
+    step h halved where the norm of the mean grows (Varoquaux et al., MICCAI 2010; Fletcher and Joshi, 2007).
+    Fit it on training patients only: a reference that has seen test patients leaks.
+
+    Args:
+        covariances: (M, N, N), positive definite.
+        steps: at most so many.
+        tolerance: of the mean's norm, divided by N².
+
+    Returns:
+        (N, N).
+
+    Raises:
+        ConfigError: a covariance that is not positive definite.
+    """
+    with _exact(covariances.device):
+        matrices = promoted(covariances)
+        _refuse_singular(matrices)
+        mean, step, before = matrices.mean(0), 1.0, math.inf
+        for _ in range(steps):
+            root, inverse = _roots(mean)
+            direction = _function(inverse @ matrices @ inverse, torch.log).mean(0)
+            mean = _symmetric(root @ _function(step * direction, torch.exp) @ root)
+            norm = float(torch.linalg.matrix_norm(direction))
+            if norm > before:
+                step /= 2
+            before = min(norm, before)
+            if before / mean.numel() < tolerance:
+                break
+        return mean
+
+
+def tangent(covariances: Tensor, reference: Tensor) -> Tensor:
+    r"""Where covariances lie in the tangent space at a reference: :math:`\log(G^{-1/2} Σ G^{-1/2})`.
+
+    It depends on the scale of the regions; standardise the series first.
+
+    Args:
+        covariances: (..., N, N), positive definite.
+        reference: (N, N) G, of ``tangent_reference``.
+
+    Returns:
+        (..., N, N), symmetric; 0 for the reference itself.
+    """
+    with _exact(covariances.device):
+        matrices, inverse = promoted(covariances), _roots(promoted(reference))[1]
+        _refuse_singular(matrices)
+        return _function(inverse @ matrices @ inverse, torch.log)
+
+
+def lower_triangle(m: Tensor, *, diagonal: bool = False) -> Tensor:
+    """The lower triangle of symmetric matrices as vectors, row by row.
+
+    Args:
+        m: (..., N, N).
+        diagonal: with it, divided by √2, so that distances of vectors are those of the matrices (Frobenius) over √2.
+
+    Returns:
+        (..., N (N ± 1) / 2).
+
+    >>> lower_triangle(torch.tensor([[0, 1, 2], [1, 0, 3], [2, 3, 0]]))
+    tensor([1, 2, 3])
+    """
+    if diagonal:
+        m = m * (1 - (1 - math.sqrt(0.5)) * torch.eye(m.shape[-1], dtype=promoted(m).dtype, device=m.device))
+    return m.flatten(-2)[..., _places(m.shape[-1], diagonal, m.device)]
+
+
+def top_edges(r: Tensor, density: float, valid: Tensor | None = None) -> Tensor:
+    """The strongest correlations of each graph as its edges: those above a percentile, strictly.
+
+    The percentile is taken over all N² entries between valid regions, the diagonal included, interpolated linearly
+    (``numpy.percentile(r, 100 (1 - density))``). Negative correlations are no strong ones.
+
+    Args:
+        r: (..., N, N) of ``correlation``, or its absolute values.
+        density: share of the entries that become edges, in (0, 1].
+        valid: (..., N) booleans; by default regions that have any correlation but their own.
+
+    Returns:
+        (..., N, N) booleans, with all self-loops, which are the only edges of invalid regions.
+
+    >>> top_edges(torch.tensor([[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]]), 0.6).int()
+    tensor([[1, 1, 0],
+            [1, 1, 0],
+            [0, 0, 1]], dtype=torch.int32)
+    """
+    # an entry exceeds the interpolated percentile exactly if it exceeds the lower of its two order statistics
+    valid = _correlated(r) if valid is None else valid
+    lower = _lower_statistic(r.detach(), density, valid)
+    edges = (r > lower[..., None, None]) & valid.unsqueeze(-1) & valid.unsqueeze(-2)
+    return edges | torch.eye(r.shape[-1], dtype=torch.bool, device=r.device)
+
+
+def edge_threshold(r: Tensor, density: float, valid: Tensor | None = None) -> Tensor:
+    """The percentile that ``top_edges`` compares with; arguments as there.
+
+    Returns:
+        (...,), of the type of ``r``.
+    """
+    r = r.detach()
+    valid = _correlated(r) if valid is None else valid
+    lower = _lower_statistic(r, density, valid)
+    rank, share = (t[valid.sum(-1)] for t in _ranks_on(r.shape[-1], density, r.device))
+    larger = (r > lower[..., None, None]) & valid.unsqueeze(-1) & valid.unsqueeze(-2)
+    following = torch.where(larger, r, torch.inf).amin((-2, -1))
+    # the next order statistic is the same number where entries are tied, as the two of a pair are
+    upper = torch.where((larger.sum((-2, -1)) == rank) & (rank > 0), following, lower)
+    share = share.to(r.dtype)
+    return torch.where(share < 0.5, lower + (upper - lower) * share, upper - (upper - lower) * (1 - share))
+
+
+def _correlated(r: Tensor) -> Tensor:
+    """Regions with any correlation but their own."""
+    own = torch.eye(r.shape[-1], dtype=torch.bool, device=r.device)
+    return (r.masked_fill(own, 0.0) != 0).any(-1)
+
+
+def _lower_statistic(r: Tensor, density: float, valid: Tensor) -> Tensor:
+    """The largest entry that is not above the percentile: (...,).
+
+    All graphs are asked for the same rank, whatever their number of valid regions: the entries of invalid ones become
+    ∞ or -∞, as many of each as it takes.
+    """
+    if not 0 < density <= 1:
+        raise ConfigError(f"the density of a graph lies above 0 and at most 1, not at {density}")
+    rank = _ranks_on(r.shape[-1], density, r.device)[0][valid.sum(-1)]
+    wanted = _rank(r.shape[-1], density)[0]
+    entries = r.flatten(-2)
+    if not _all_on_cpu(valid):
+        gap = ~(valid.unsqueeze(-1) & valid.unsqueeze(-2)).flatten(-2)
+        above = gap.cumsum(-1, dtype=torch.int32) <= (wanted - rank).unsqueeze(-1)
+        entries = entries.masked_fill(gap, -torch.inf).masked_fill_(gap & above, torch.inf)
+    few = 2 * wanted < entries.shape[-1]
+    chosen: Tensor = entries.topk(wanted + 1 if few else entries.shape[-1] - wanted, largest=few, sorted=False).values
+    return chosen.amin(-1) if few else chosen.amax(-1)
+
+
+def _all_on_cpu(valid: Tensor) -> bool:
+    """Whether nothing is missing, where looking costs nothing: a GPU would have to be waited for."""
+    return valid.device.type == "cpu" and not torch.compiler.is_compiling() and bool(valid.all())
+
+
+@functools.lru_cache(maxsize=4096)
+def _rank(n: int, density: float) -> tuple[int, float]:
+    """Where the percentile lies among the n² entries of a graph of n regions.
+
+    Returns:
+        Rank, counted from the largest, of the order statistic below it, and the share of the way to the one above.
+    """
+    position = (1 - density) * max(n * n - 1, 0)
+    return max(n * n - 1, 0) - math.floor(position), position - math.floor(position)
+
+
+@functools.lru_cache(maxsize=64)
+def _ranks_on(n: int, density: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """``_rank`` of graphs of 0 to n regions, as tensors of n + 1."""
+    ranks, shares = zip(*(_rank(valid, density) for valid in range(n + 1)), strict=True)
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    return torch.tensor(ranks, device=device), torch.tensor(shares, dtype=exact, device=device)
+
+
+@functools.lru_cache(maxsize=64)
+def _places(n: int, diagonal: bool, device: torch.device) -> Tensor:
+    """Of the lower triangle in a flattened (n, n) matrix, row by row."""
+    rows, columns = torch.tril_indices(n, n, 0 if diagonal else -1, device=device)
+    places: Tensor = rows * n + columns
+    return places
+
+
+def _centred(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Series less their mean, 0 where a volume does not count; valid regions; norms, 1 for invalid ones."""
+    x = promoted(x)
+    finite = x.isfinite().all(-1)
+    weights = (volume_weights(x) if weights is None else weights.to(x.dtype)).unsqueeze(-2)
+    x = torch.where(finite.unsqueeze(-1), x, 0.0) * weights
+    mean = x.sum(-1, keepdim=True) / weights.sum(-1, keepdim=True).clamp_min(1.0)
+    centred = (x - mean) * weights
+    square = centred.square().sum(-1)
+    rounding = CONSTANT * torch.finfo(x.dtype).eps
+    valid = finite & (square > rounding**2 * x.square().sum(-1))
+    return centred, valid, torch.where(valid, square, 1.0).sqrt()
+
+
+def _symmetric(m: Tensor) -> Tensor:
+    """Exactly: products of matrices are so up to rounding only."""
+    return (m + m.mT).mul_(0.5)
+
+
+def _function(m: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+    """A function of a symmetric matrix, by its eigenvalues."""
+    values, vectors = torch.linalg.eigh(_symmetric(m))
+    return _symmetric((vectors * f(values).unsqueeze(-2)) @ vectors.mT)
+
+
+def _roots(m: Tensor) -> tuple[Tensor, Tensor]:
+    """Square root of a positive definite matrix, and its inverse."""
+    values, vectors = torch.linalg.eigh(m)
+    root = values.sqrt().unsqueeze(-2)
+    return _symmetric((vectors * root) @ vectors.mT), _symmetric((vectors / root) @ vectors.mT)
+
+
+def _refuse_singular(matrices: Tensor) -> None:
+    """Refuse covariances whose Cholesky factor does not exist, or has a pivot that is only rounding error."""
+    factor, failed = torch.linalg.cholesky_ex(matrices)
+    # a squared pivot over its variance is the share of the region that those before it do not explain
+    share = factor.diagonal(dim1=-2, dim2=-1).square() / matrices.diagonal(dim1=-2, dim2=-1)
+    n = matrices.shape[-1]
+    bad = (failed != 0) | ~(share.amin(-1) > n * torch.finfo(matrices.dtype).eps)
+    if bool(bad.any()):
+        where = int(bad.flatten().nonzero()[0, 0])
+        raise ConfigError(
+            f"the covariance of recording {where} ({n} regions) cannot be inverted: it has too few volumes, or regions "
+            "that repeat each other; shrink it with ledoit_wolf"
+        )
+
+
+def _exact(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Without autocast; an exported graph has none."""
+    return contextlib.nullcontext() if torch.compiler.is_exporting() else full_precision(device)
