@@ -213,3 +213,14 @@ def test_a_region_that_is_constant_within_a_window_has_no_edge_there() -> None:
 def test_a_density_outside_its_range_is_refused(density: float) -> None:
     with pytest.raises(ConfigError, match="density"):
         fc.top_edges(torch.eye(3), density)
+
+
+def test_both_ways_to_select_the_threshold_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's on a CPU; torch's on a GPU and in exported graphs."""
+    r = fc.correlation(series(3, 20, 50))
+    some = torch.rand(3, 20, generator=torch.Generator().manual_seed(0)) < 0.8
+    for density in (0.1, 0.3, 0.8):
+        expected = fc.top_edges(r, density, some)
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.compiler, "is_compiling", lambda: True)
+            assert torch.equal(fc.top_edges(r, density, some), expected)
