@@ -86,9 +86,7 @@ def correlation(x: Tensor, weights: Tensor | None = None) -> Tensor:
     with _exact(x.device):
         centred, valid, norm = _centred(x, weights)
         unit = centred * (valid / norm).unsqueeze(-1)
-        r = _symmetric(unit @ unit.mT).clamp_(-1.0, 1.0)
-        r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
-        return r
+        return _with_ones(_symmetric(unit @ unit.mT).clamp_(-1.0, 1.0))
 
 
 def dynamic_correlation(
@@ -210,8 +208,7 @@ def partial_correlation(covariance: Tensor) -> Tensor:
         theta = torch.linalg.inv(matrix)
         scale = theta.diagonal(dim1=-2, dim2=-1).rsqrt()
         r = _symmetric(theta * scale.unsqueeze(-1) * scale.unsqueeze(-2)).neg_().clamp_(-1.0, 1.0)
-        r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
-        return r
+        return _with_ones(r)
 
 
 def fisher_z(r: Tensor, limit: float = 0.9999) -> Tensor:
@@ -418,6 +415,14 @@ def _centred(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]
 def _symmetric(m: Tensor) -> Tensor:
     """Exactly: products of matrices are so up to rounding only."""
     return (m + m.mT).mul_(0.5)
+
+
+def _with_ones(r: Tensor) -> Tensor:
+    """The diagonal set to 1, in place; ONNX has no writing into a diagonal."""
+    if torch.compiler.is_exporting():
+        return r.masked_fill(torch.eye(r.shape[-1], dtype=torch.bool, device=r.device), 1.0)
+    r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+    return r
 
 
 def _function(m: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
