@@ -49,6 +49,7 @@ def test_a_model_without_an_encoder_sees_the_connectivity_of_whole_runs(cohort: 
     assert model["head"]["init_args"]["augmentation"] is None, "noise in other signals is connectivity here"
 
 
+@pytest.mark.slow
 def test_a_study_stands_beside_connectivity_without_a_network(cohort: Path, tmp_path: Path) -> None:
     medssl(
         "pretrain", "--config", "graph_mae_fmri_laptop", "--cohort", cohort, "--out", tmp_path / "mae",

@@ -63,6 +63,7 @@ def test_two_stages_then_either_kind(cohorts: tuple[Path, Path], tmp_path: Path)
     assert not json.loads((study / "summary.json").read_text())["failed"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_the_same_kinds_in_the_same_order(
     cohorts: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def test_regression_of_the_ejection_fraction(cohort: Path, tmp_path: Path) -> No
     assert summary["status"] == "finished" and summary["metrics"]["mae"] > 0
 
 
+@pytest.mark.slow
 def test_a_study_on_frozen_features(cohort: Path, tmp_path: Path) -> None:
     words = [
         "evaluate",
@@ -103,6 +104,7 @@ def segmenter(small: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     return out
 
 
+@pytest.mark.slow
 def test_a_ventricle_is_segmented_better_than_a_wrong_alignment_of_mask_and_frame_could(
     small: tuple[Path, Path], segmenter: Path
 ) -> None:
@@ -119,6 +121,7 @@ def test_a_ventricle_is_segmented_better_than_a_wrong_alignment_of_mask_and_fram
     assert "hd95_mm" not in metrics  # AVI says nothing of millimetres
 
 
+@pytest.mark.slow
 def test_raw_clips_get_a_mask_and_an_area_in_every_frame(
     small: tuple[Path, Path], segmenter: Path, tmp_path: Path
 ) -> None:
@@ -168,6 +171,7 @@ def test_an_unknown_mask_is_refused_with_the_known_ones(
     assert "no segmentation target 'la'; it has: lv" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_all_clips_of_a_video_are_tested_and_a_raw_file_gets_the_same_answer(
     small: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -211,6 +211,7 @@ def test_clips_shorter_than_the_window_down_to_one_frame_are_learnt_from(short: 
     assert (tmp_path / "run" / "encoder" / "encoder.json").is_file()
 
 
+@pytest.mark.slow
 def test_predictions_of_sound_clips_beside_damaged_ones(short: Path, mixed: Path, tmp_path: Path) -> None:
     tuned = ["finetune", "--cohort", str(short / "cohort"), "--task", "regression", "--target", "ef", "--encoder"]
     assert main([*tuned, "none", "--budget", "all", "--out", str(tmp_path / "tuned"), *QUICK]) == 0
