@@ -10,6 +10,7 @@ patients. A failed cell has rows too, with the worst value, and ``failed`` true.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,7 +47,8 @@ class TaskInfo:
         target: name of the mask, label column or event kind.
         classes: names; for segmentation label values as text without background; empty for regression.
         multilabel: classes can occur together.
-        training_mean: of the target over the training patients (regression).
+        training_mean: of the target over the training patients (regression); NaN where it is not known, and then R²
+            is not either.
         names: label value → name (segmentation).
     """
 
@@ -54,7 +56,7 @@ class TaskInfo:
     target: str
     classes: tuple[str, ...] = ()
     multilabel: bool = False
-    training_mean: float = 0.0
+    training_mean: float = math.nan
     names: Mapping[str, str] | None = None
 
 

@@ -96,4 +96,5 @@ def _frozen(cell: Cell) -> None:
     write_json(cell.folder / "summary.json", {
         "status": "finished", "n_patients": drawn.n_patients, "n_train_items": len(train),
         "n_test_items": len(decided), "level": decisions.target.level, "features": int(x.shape[1]),
+        "training_mean": float(target.y[train].mean()) if target.task == "regression" else None,
     })  # fmt: skip

@@ -9,7 +9,9 @@ STUDY/features/                      frozen features, once an arm
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +26,7 @@ from medssl.evaluation.costs import Design, fitting_design, seconds_of_a_cell
 from medssl.evaluation.examples import write_examples
 from medssl.evaluation.planning import FLOOR, Plan, Protocol, make_plan
 from medssl.evaluation.representation_study import arm_measures, measure_table, run_representation
-from medssl.evaluation.results import COLUMNS, failed_rows, prediction_rows, segmentation_rows
+from medssl.evaluation.results import COLUMNS, TaskInfo, failed_rows, prediction_rows, segmentation_rows
 from medssl.evaluation.running import prepare_features, run_cell
 from medssl.evaluation.summary import summarise
 from medssl.evaluation.verdict import verdict
@@ -237,7 +239,15 @@ def _read(cell: Cell, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     answers = pd.read_parquet(cell.folder / "predictions.parquet")
     order = [c for c in ("patient", "recording", "onset_s") if c in answers]
     answers = answers[answers["group"] == "test"].sort_values(order, kind="stable").reset_index(drop=True)
-    return prediction_rows(answers, plan.layout.info), answers
+    return prediction_rows(answers, _informed(plan.layout.info, cell)), answers
+
+
+def _informed(info: TaskInfo, cell: Cell) -> TaskInfo:
+    """With the mean of what the cell was trained on; cells of earlier versions did not write it down."""
+    if info.task != "regression":
+        return info
+    known = read_summary(cell.folder).get("training_mean")
+    return replace(info, training_mean=math.nan if known is None else known)
 
 
 def _labelled(rows: pd.DataFrame, cell: Cell, plan: Plan, *, failed: bool) -> pd.DataFrame:

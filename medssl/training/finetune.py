@@ -299,10 +299,14 @@ class _Job:
     def _score(self, items: NDArray[np.int64]) -> Scores:
         if self.target.task == "segmentation":
             return score_masks(self.head, self.target, items, self.recordings, self.testing)
+        mean = self._training_mean()
+        return score_items(self.head, self.decisions, items, self.recordings, self.testing, training_mean=mean or 0.0)
+
+    def _training_mean(self) -> float | None:
+        """What R² is measured against; of regression alone."""
         decided = self.decisions.target
         trained = decided.items_of(self.budget.train)
-        mean = float(decided.y[trained].mean()) if self.target.task == "regression" else 0.0
-        return score_items(self.head, self.decisions, items, self.recordings, self.testing, training_mean=mean)
+        return float(decided.y[trained].mean()) if self.target.task == "regression" else None
 
     def facts(self) -> dict[str, Any]:
         """What was trained on what."""
@@ -312,7 +316,8 @@ class _Job:
             "budget": self.budget.asked, "draw": self.draw, "seed": self.seed, "encoder": self.encoder_name,
             "architecture": type(self.head.encoder).__name__, "n_patients": self.budget.n_patients,
             "n_train_patients": len(self.budget.train), "n_validation_patients": len(self.budget.validation),
-            "n_train_items": len(self.train), "n_test_patients": len(self._tested()),
+            "n_train_items": len(self.train), "training_mean": self._training_mean(),
+            "n_test_patients": len(self._tested()),
             "n_test_items": len(self.decisions.target.items_of(self.split.test)), "split": self.split.name,
             "split_rule": self.split.rule, "split_hash": self.split.sha256, "size": list(self.size),
             "decoder": self.decoder and {k: len(names) for k, names in self.decoder._asdict().items()},

@@ -51,6 +51,9 @@ def test_neighbours_answer_for_clips_they_have_not_seen(
         if (r["encoder"], r["metric"], r["class"]) == ("bright", metric, "")
     ]  # fmt: skip
     assert found == 1.0 if task == "classification" else found < 6  # always the median: 15
+    if task == "regression":
+        explained = {r["encoder"]: r["mean"] for r in summary["results"] if r["metric"] == "r2"}
+        assert explained["floor"] < 0.2 < explained["bright"], "R² is against the mean of the training patients"
 
 
 def test_features_of_all_clips_are_the_mean_over_every_start(clips: Path) -> None:
