@@ -31,10 +31,10 @@ def cohort_of(case: Case) -> str:
     return "runs" if isinstance(case, RunsCase) else case.kind
 
 
-CASES = [  # the first variant of every method; the others follow in `make check-slow`
-    pytest.param(case, id=f"{name}-{variant}", marks=[pytest.mark.slow] if place else [])
+CASES = [
+    pytest.param(case, id=f"{name}-{variant}")
     for name, variants in METHODS.items()
-    for place, (variant, case) in enumerate(variants.items())
+    for variant, case in variants.items()
     if case.channels == CHANNELS.get(cohort_of(case))  # toy cohorts are of these kinds
 ]
 SETTINGS = TrainSettings(

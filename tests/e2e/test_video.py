@@ -52,7 +52,6 @@ def test_regression_of_the_ejection_fraction(cohort: Path, tmp_path: Path) -> No
     assert summary["status"] == "finished" and summary["metrics"]["mae"] > 0
 
 
-@pytest.mark.slow
 def test_a_study_on_frozen_features(cohort: Path, tmp_path: Path) -> None:
     words = [
         "evaluate",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import collate, info, signal, video, volume
+from toys import collate, info, video, volume
 
 from medssl.errors import ConfigError
 from medssl.views.by_kind import ViewsByKind
@@ -120,4 +120,3 @@ def test_cohorts_without_a_family_are_refused() -> None:
         made(video=None).draw(video(0), np.random.default_rng(0))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="one kind"):
         MultiCrop(ClipViews((4, 16, 16)), SignalViews((64,)))
-    assert signal(0).kind == "signal"
