@@ -1,11 +1,13 @@
 """What the report's pictures need beside the numbers: ``STUDY/examples.npz``, version 2.
 
-``format_version``; for case n ``kind_n`` ("stack", "frames" or "strip"), ``recording_n``, then
+``format_version``; for case n ``kind_n`` ("stack", "frames", "strip" or "picture"), ``recording_n``, then
 
 * stacks, and annotated frames of video: ``pixel_mm_n`` (2,), ``slices_n`` (S,), ``depth_n``; ``image_n``,
   ``reference_n`` and ``prediction_n/ARM/BUDGET``, all (S, H, W) uint8, and ``dice_n/ARM/BUDGET`` of the whole case;
 * strips: ``signal_n`` (C, T) float16, ``channels_n``, ``rate_hz_n``, ``start_s_n``, ``onset_s_n`` (m,), ``true_n`` (m,)
   class names, ``prediction_n/ARM/BUDGET`` (m,) class names. Recordings with one label have m = 1 and onset NaN;
+* pictures of recordings with one answer each: ``picture_n``, ``aspect_n`` and ``what_n`` as ``thumbnail`` gives them;
+  ``true_n`` (1,) and ``prediction_n/ARM/BUDGET`` (1,), class names or numbers;
 
 ``calibration/ARM/BUDGET`` (3, B), see ``medssl.evaluation.calibration``; ``map...``, see
 ``medssl.evaluation.feature_maps``; ``cohort_card``, JSON, see ``medssl.evaluation.cohort_card``. Version 1 had "slice"
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "write_examples"]
 
 FORMAT_VERSION = 2
-CASES = 4
+CASES, PICTURES = 4, 12
 STRIP_S = 10.0
 CHANNELS = 3
 MOST_SAMPLES = 1500
@@ -47,10 +49,13 @@ def write_examples(plan: Plan, predictions: Mapping[tuple[str, str, int], pd.Dat
     Writes nothing where there is nothing.
     """
     arrays: dict[str, NDArray[Any]] = {}
+    of_signals = plan.facts["cohort"]["kind"] == "signal" and plan.facts["cohort"]["modality"] != "fmri"
     if plan.layout.info.task == "segmentation":
         arrays |= _stacks(plan)
-    elif plan.layout.info.task == "classification" and plan.facts["cohort"]["kind"] == "signal":
+    elif plan.layout.info.task == "classification" and of_signals:
         arrays |= _strips(plan, predictions)
+    else:
+        arrays |= _pictures(plan, predictions)
     for (arm, budget), sums in calibration(predictions, plan.layout.info).items():
         arrays[f"calibration/{arm}/{budget}"] = sums
     arrays |= feature_maps(plan)
@@ -155,6 +160,39 @@ def _strips(plan: Plan, predictions: Mapping[tuple[str, str, int], pd.DataFrame]
         for (arm, budget), answers in shown.items():
             out[f"prediction_{n}/{arm}/{budget}"] = answers.loc[items, "y_pred"].to_numpy(dtype=str)
     return out
+
+
+def _pictures(plan: Plan, predictions: Mapping[tuple[str, str, int], pd.DataFrame]) -> dict[str, NDArray[Any]]:
+    """Recordings with one answer each, of different patients: of every class, or from the least to the most."""
+    shown = {(a, b): predictions[a, b, 0] for a, b, _ in _shown(plan) if (a, b, 0) in predictions}
+    path = Path(plan.facts["cohort"]["path"])
+    there = (path / "recordings.parquet").is_file()
+    if not there or not shown or plan.layout.info.multilabel or plan.facts["level"] != "recording":
+        return {}
+    from medssl.cohort import Cohort
+    from medssl.evaluation.thumbnails import thumbnail
+
+    cohort = Cohort(path)
+    row_of = {r: i for i, r in enumerate(cohort.manifest["recording"])}
+    answers = {key: frame.drop_duplicates("recording").set_index("recording") for key, frame in shown.items()}
+    out: dict[str, NDArray[Any]] = {}
+    first = next(iter(answers.values()))
+    for n, recording in enumerate(_spread(first)):
+        small = thumbnail(cohort, row_of[recording])
+        out |= {f"kind_{n}": np.array("picture"), f"recording_{n}": np.array(recording)}
+        out |= {f"picture_{n}": small["values"], f"aspect_{n}": np.array(small["aspect"])}
+        out |= {f"what_{n}": np.array(small["what"]), f"true_{n}": np.array([first.loc[recording, "y_true"]])}
+        for (arm, budget), own in answers.items():
+            if recording in own.index:
+                out[f"prediction_{n}/{arm}/{budget}"] = np.array([own.loc[recording, "y_pred"]])
+    return out
+
+
+def _spread(answers: pd.DataFrame) -> list[str]:
+    """Up to ``PICTURES`` recordings of different patients, spread evenly over the sorted true values."""
+    ordered = answers.sort_index().drop_duplicates("patient").sort_values("y_true", kind="stable")
+    places = np.unique(np.linspace(0, len(ordered) - 1, min(PICTURES, len(ordered))).round().astype(int))
+    return [str(r) for r in ordered.index[places]]
 
 
 def _stretches(predictions: pd.DataFrame) -> list[tuple[str, float, NDArray[np.intp]]]:

@@ -84,9 +84,10 @@ class Plan:
                 f"before), one prompted place an object; {len(self.test_patients)} test patients of split "
                 f"'{self.facts['split']['name']}', the threshold from its development patients; nothing is trained"
             )
+        budgets = ", ".join(f"{b}: {round(n, 1):g} patients" for b, n in layout.budgets.items())
         lines = [
             f"study: {len(layout.arms)} arms ({', '.join(layout.arms)}) × {len(layout.budgets)} budgets "
-            f"({', '.join(f'{b}: {n:g} patients' for b, n in layout.budgets.items())}) × {layout.repeats} repeats "
+            f"({budgets}) × {layout.repeats} repeats "
             f"= {len(self.cells)} cells, tested on {len(self.test_patients)} patients of split "
             f"'{self.facts['split']['name']}'"
         ]

@@ -1,4 +1,4 @@
-"""A recording as a small picture: the middle slice, the middle frame, or a short trace."""
+"""A recording as a small picture: the middle slice, the middle frame, a short trace, or functional connectivity."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ __all__ = ["thumbnail"]
 
 SIDE = 128
 TRACES, SAMPLES, TRACE_S = 3, 400, 10.0
+MOST_REGIONS = 200
+RED, BLUE = np.array([178.0, 24.0, 43.0]), np.array([33.0, 102.0, 172.0])
 
 
 def thumbnail(cohort: Cohort, row: int) -> dict[str, Any]:
@@ -28,6 +30,8 @@ def thumbnail(cohort: Cohort, row: int) -> dict[str, Any]:
 
     recordings = Recordings(cohort, channels=None, rows=np.array([row]), cache_gb=0)
     shape = recordings.shape(row)
+    if cohort.info.modality == "fmri":
+        return _connectivity(recordings.network_input(row, recordings.read(row, (0,), shape)))
     if cohort.info.kind == "signal":
         return _trace(recordings, row, shape[0], cohort.reader(row).rate_hz)
     middle = shape[0] // 2
@@ -59,3 +63,18 @@ def _trace(recordings: Any, row: int, length: int, rate_hz: float | None) -> dic
     step = -(-n // SAMPLES)
     seconds = f"{n / rate_hz:.3g} s" if rate_hz else f"{n} samples"
     return {"values": values[:, ::step].astype(np.float16), "aspect": 0.0, "what": f"the {seconds} in the middle"}
+
+
+def _connectivity(series: NDArray[np.float32]) -> dict[str, Any]:
+    """(N, T) → correlations of regions (or of every second, third, ... one): red positive, blue negative, 0 is white;
+    grey where a region has no signal."""
+    import torch
+
+    from medssl.views.connectivity import correlation, valid_regions
+
+    x = torch.from_numpy(np.ascontiguousarray(series[:: -(-len(series) // MOST_REGIONS)]))
+    r, valid = correlation(x).numpy(), valid_regions(x).numpy()
+    strength = np.abs(r)[..., None]
+    colour = np.where((r > 0)[..., None], RED, BLUE) * strength + 255 * (1 - strength)
+    colour[~(valid[:, None] & valid[None, :])] = 128
+    return {"values": colour.round().astype(np.uint8), "aspect": 1.0, "what": f"correlations of {len(series)} regions"}

@@ -10,11 +10,12 @@ from typing import Any
 from medssl.evaluation.cohort_card import cohort_card
 from medssl.report.html import Html, figure, listing, section, table, tag
 from medssl.report.plots import histogram_chart
+from medssl.report.study_data import count
 
 __all__ = ["arms_card", "cards", "cohort_cards", "provenance"]
 
 Entry = Mapping[str, Any]
-MOST_NAMES = 6
+MOST_NAMES, MOST_CHANNELS = 6, 24
 
 
 def cards(facts: Mapping[str, object]) -> Html:
@@ -42,12 +43,12 @@ def cohort_cards(summary: Entry, pictures: Mapping[str, Any] | None = None) -> H
         grid["Sampling rate"] = f"{c['rate_hz']:g} Hz"
     facts = {
         "Recordings": c["n_recordings"], "Patients": c["n_patients"], "Rejected on preparation": c["n_rejected"],
-        "Channels": ", ".join(c["channels"]), **grid, "Recipe": c["recipe"], "Test patients": s["n_test_patients"],
+        "Channels": _some(c["channels"]), **grid, "Recipe": c["recipe"], "Test patients": s["n_test_patients"],
         "Development patients": s["n_development_patients"],
         "Stratified by": s.get("stratified_by") or "nothing",
     }  # fmt: skip
     draws = [
-        [b["asked"], f"{b['n_patients']:g}", _range(b["draws"], "n_train"), _range(b["draws"], "n_validation"),
+        [b["asked"], count(b["n_patients"]), _range(b["draws"], "n_train"), _range(b["draws"], "n_validation"),
          _range(b["draws"], "n_items")]
         for b in summary["budgets"]
         if b["draws"]
@@ -63,6 +64,11 @@ def cohort_cards(summary: Entry, pictures: Mapping[str, Any] | None = None) -> H
         table(head, draws, caption=caption, numeric=(1, 2, 3, 4)) if draws else Html(""),
         id_="data",
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    """All names, or of many the first and the last."""
+    return ", ".join(names) if len(names) <= MOST_CHANNELS else f"{len(names)}: {names[0]}, {names[1]}, … {names[-1]}"
 
 
 def _range(draws: list[Entry], key: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.report.html import Html, figure, section, tag
-from medssl.report.pictures import strip_picture
+from medssl.report.pictures import recording_picture, strip_picture
 from medssl.report.stacks import stack_case, structure_colours, structure_legend
 from medssl.report.study_data import Arrays, Study, chooser, patients_of
 
@@ -37,7 +37,7 @@ def example_section(study: Study) -> Html:
         controls = Html(chooser("examples", budgets, *boxes, last=True) + names)
     else:
         blocks = [
-            tag("div", tag("h3", patients_of(b)), *(_strip(arrays, n, b["asked"], arms) for n in cases),
+            tag("div", tag("h3", patients_of(b)), *_answered(kind, arrays, cases, b["asked"], arms),
                 data_group="examples", data_value=b["asked"])
             for b in budgets
         ]  # fmt: skip
@@ -72,6 +72,11 @@ def _explanation(kind: str) -> str:
             "the patient's right on the left. Solid lines: reference; dashed lines: prediction. What an arm found "
             "outside the crop is not seen here but counts in the Dice of the case."
         )
+    if kind == "picture":
+        return (
+            "Test recordings of different patients, spread evenly over the true values and not chosen by result, with "
+            "the answer of each arm; ✗ marks a wrong class."
+        )
     return (
         "Stretches of test recordings with the rarest classes. Above each signal the true class of every event, "
         "below it the answer of each arm; ✗ marks a wrong one."
@@ -82,9 +87,36 @@ def _box(name: str, text: str) -> Html:
     return tag("label", tag("input", type="checkbox", checked="", autocomplete="off", data_toggle=name), f" {text}")
 
 
+def _answered(kind: str, arrays: Arrays, cases: list[int], budget: str, arms: list[str]) -> list[Html]:
+    """Signals one below the other, or pictures side by side, with what each arm says of them."""
+    if kind == "picture":
+        return [tag("ol", *(_place(arrays, n, budget, arms) for n in cases), class_="hits answers")]
+    return [_strip(arrays, n, budget, arms) for n in cases]
+
+
+def _answers(arrays: Arrays, n: int, budget: str, arms: list[str]) -> dict[str, NDArray[Any]]:
+    return {a: arrays[f"prediction_{n}/{a}/{budget}"] for a in arms if f"prediction_{n}/{a}/{budget}" in arrays}
+
+
+def _place(arrays: Arrays, n: int, budget: str, arms: list[str]) -> Html:
+    """One picture; numbers are neither right nor wrong."""
+    recording, true = str(arrays[f"recording_{n}"]), arrays[f"true_{n}"]
+    label = f"Recording {recording}, {arrays[f'what_{n}']}"
+    told = []
+    for arm, answer in _answers(arrays, n, budget, arms).items():
+        wrong = true.dtype.kind == "U" and answer[0] != true[0]
+        words = f"{arm}: {_word(answer[0])}" + (" ✗" if wrong else "")
+        told.append(tag("span", words, class_="bad" if wrong else None))
+    picture = recording_picture(arrays[f"picture_{n}"], float(arrays[f"aspect_{n}"]), label)
+    return tag("li", picture, tag("strong", f"true: {_word(true[0])}"), *told, tag("span", recording, class_="muted"))
+
+
+def _word(value: Any) -> str:
+    return str(value) if isinstance(value, str) else f"{value:.4g}"
+
+
 def _strip(arrays: Arrays, n: int, budget: str, arms: list[str]) -> Html:
-    answers = {a: arrays[f"prediction_{n}/{a}/{budget}"] for a in arms if f"prediction_{n}/{a}/{budget}" in arrays}
-    recording = str(arrays[f"recording_{n}"])
+    answers, recording = _answers(arrays, n, budget, arms), str(arrays[f"recording_{n}"])
     return figure(_picture(arrays, n, answers, recording), f"Recording {recording}")
 
 

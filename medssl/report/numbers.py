@@ -5,7 +5,7 @@ from __future__ import annotations
 from medssl.evaluation.metrics import info_of
 from medssl.evaluation.verdict import format_p
 from medssl.report.html import Html, details, section, table, tag
-from medssl.report.study_data import Entry, Study, estimate
+from medssl.report.study_data import Entry, Study, count, estimate
 
 __all__ = ["numbers_section"]
 
@@ -41,7 +41,7 @@ def numbers_section(study: Study) -> Html:
 def _saved(study: Study) -> Html:
     """How many labels the baseline needs for the same result; empty for studies of earlier releases."""
     rows = [
-        [e["encoder"], f"{e['n_training_patients']:g}", e["baseline"], _patients(e["needed"], e),
+        [e["encoder"], count(e["n_training_patients"]), e["baseline"], _patients(e["needed"], e),
          f"{_patients(e['low'], e)} to {_patients(e['high'], e)}", _share(e)]
         for e in study.summary.get("efficiency") or ()
     ]  # fmt: skip
@@ -91,17 +91,26 @@ def _row(study: Study, arm: str, budget: Entry) -> list[object]:
     assert r is not None
     against = [study.baselines.get(arm, "–")] if _several(study) else []
     return [
-        arm, f"{budget['n_patients']:g}", estimate(r, metric),
-        "–" if r["sd_repeats"] is None else f"{r['sd_repeats']:.3g}", *against, _difference(c, metric),
+        arm, count(budget["n_patients"]), estimate(r, metric),
+        _spread(r["sd_repeats"], metric), *against, _difference(c, metric),
         "–" if c is None else format_p(c["p_holm"]).removeprefix("p ").removeprefix("= "),
         "–" if c is None or c["effect_size"] is None else f"{c['effect_size']:+.2f}", r["n_patients"],
     ]  # fmt: skip
 
 
+def _spread(sd: float | None, metric: str) -> str:
+    """SD over repeats; of equal values it may be a rounding error."""
+    return "–" if sd is None else f"{sd:{_digits(metric)}}" if sd > 1e-12 else "0"
+
+
+def _digits(metric: str) -> str:
+    return ".3f" if info_of(metric).worst is not None else ".3g"
+
+
 def _secondary(study: Study) -> Html:
     several = _several(study)
     rows = [
-        [c["encoder"], f"{c['n_training_patients']:g}", info_of(c["metric"]).title,
+        [c["encoder"], count(c["n_training_patients"]), info_of(c["metric"]).title,
          *([c["baseline"]] if several else []), _difference(c, c["metric"]), format_p(c["p_bh"])]
         for c in study.summary["secondary"]
     ]  # fmt: skip
@@ -120,7 +129,7 @@ def _tests(summary: Entry) -> str:
 def _difference(c: Entry | None, metric: str) -> Html | str:
     if c is None or c["difference"] is None:
         return "–"
-    digits = ".3f" if info_of(metric).worst is not None else ".3g"
+    digits = _digits(metric)
     text = f"{c['difference']:+{digits}}"
     if c["low"] is not None:
         text += f" [{c['low']:+{digits}}, {c['high']:+{digits}}]"

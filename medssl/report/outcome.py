@@ -10,7 +10,7 @@ from medssl.evaluation.verdict import format_value
 from medssl.report.charts import Series, legend, line_chart
 from medssl.report.html import Html, details, figure, section, table, tag
 from medssl.report.plots import confusion_chart, paired_chart
-from medssl.report.study_data import Entry, Study, chooser, estimate, patients_of
+from medssl.report.study_data import Entry, Study, chooser, count, estimate, patients_of
 
 __all__ = ["classes_section", "patients_section", "result_section"]
 
@@ -70,7 +70,7 @@ def _curve(study: Study, metric: str) -> Html:
                 [r["mean"] for _, r in known],
                 [_or_nan(r["low"]) for _, r in known],
                 [_or_nan(r["high"]) for _, r in known],
-                [f"{arm}, {n:g} patients: {estimate(r, metric)}" for n, r in known],
+                [f"{arm}, {count(n)} patients: {estimate(r, metric)}" for n, r in known],
             )
         )
     info = info_of(metric)
@@ -127,7 +127,7 @@ def _paired(study: Study, base: str, arm: str, budget: Entry) -> Html:
     info = info_of(study.metric)
     return paired_chart(
         both["first"].tolist(), both["second"].tolist(), list(both.index), labels,
-        title=f"{info.title} of every patient, {arm} against {base}, {budget['n_patients']:g} labelled patients",
+        title=f"{info.title} of every patient, {arm} against {base}, {count(budget['n_patients'])} labelled patients",
         x_label=base, y_label=arm, higher_is_better=info.higher_is_better,
     )  # fmt: skip
 
@@ -146,7 +146,7 @@ def classes_section(study: Study) -> Html:
                 found = [study.result(arm, b["asked"], m, name) for m in metrics]
                 if any(found):
                     values = [estimate(r, m) for r, m in zip(found, metrics, strict=True)]
-                    rows.append([names.get(name, name), arm, f"{b['n_patients']:g}", *values])
+                    rows.append([names.get(name, name), arm, count(b["n_patients"]), *values])
     if not rows:
         return Html("")
     rows.sort(key=lambda r: [names.get(c, c) for c in s["classes"]].index(r[0]))

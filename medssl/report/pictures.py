@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import struct
 import zlib
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.report.html import Html, escape
+from medssl.report.html import Html, escape, tag
 
-__all__ = ["contour_path", "png", "strip_picture", "trace_picture"]
+__all__ = ["contour_path", "png", "recording_picture", "strip_picture", "trace_picture"]
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
@@ -138,6 +139,22 @@ def strip_picture(
         f'<svg class="strip" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg></div>"
     )
+
+
+def recording_picture(values: NDArray[Any] | None, aspect: float, label: str) -> Html:
+    """A recording as ``medssl.evaluation.thumbnails`` keeps it.
+
+    Args:
+        values: (H, W) or (H, W, 3) uint8, or a trace (C, T); None where there is none.
+        aspect: width over height of the picture.
+        label: read aloud.
+    """
+    if values is None:
+        return tag("p", "no picture", class_="muted")
+    if values.dtype != np.uint8:
+        return trace_picture(values.astype(np.float64), label)
+    data = base64.b64encode(png(values)).decode()
+    return tag("img", src=f"data:image/png;base64,{data}", alt=label, style=f"aspect-ratio:{aspect:.3g}")
 
 
 def trace_picture(signal: NDArray[np.floating], label: str) -> Html:

@@ -12,6 +12,7 @@ from medssl.evaluation.metrics.catalogue import HEADLINE
 from medssl.evaluation.verdict import format_p, format_value
 from medssl.report.cards import arms_card, cards, cohort_cards, provenance
 from medssl.report.html import Html, page, section, table, tag
+from medssl.report.study_data import count
 
 __all__ = ["quality_page", "rankme_section"]
 
@@ -36,7 +37,7 @@ def rankme_section(summary: Entry) -> Html:
     taus = summary.get("rankme_agreement") or {}
     rows.append(["Kendall's τ of the pre-trained ones", "", "", "", *(_tau(taus.get(b)) for b in budgets)])
     head = ["arm", "RankMe ± SD", "RankMe, centred", "width",
-            *(f"{title}, {b['n_patients']:g} patients" for b in summary["budgets"])]  # fmt: skip
+            *(f"{title}, {count(b['n_patients'])} patients" for b in summary["budgets"])]  # fmt: skip
     first = next(m for m in measures.values() if _known(m.get("rankme")))
     caption = (
         f"RankMe of the encoder's features of {first['n_recordings']} recordings ({first['n_patients']} development "

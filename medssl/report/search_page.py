@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from medssl.evaluation.verdict import format_p
 from medssl.report.cards import cards
 from medssl.report.charts import Series, legend, line_chart
 from medssl.report.html import Html, details, figure, listing, page, section, table, tag
-from medssl.report.pictures import png, trace_picture
+from medssl.report.pictures import recording_picture
 
 __all__ = ["search_page"]
 
@@ -212,7 +211,7 @@ def _place(item: Entry, pictures: Arrays, known: dict[int, Html], first: Sequenc
     number = item["picture"]
     label = f"Recording {item['recording']}, {item['what']}"
     if number not in known:
-        known[number] = _picture(pictures.get(f"picture_{number}"), float(item["aspect"]), label)
+        known[number] = recording_picture(pictures.get(f"picture_{number}"), float(item["aspect"]), label)
     mark = "" if item.get("relevant") is None else " ✓" if item["relevant"] else " ✗"
     title = head or f"{item['rank']}. {item['similarity']:.4f}{mark}"
     style = None if not mark else "good" if item["relevant"] else "bad"
@@ -224,15 +223,6 @@ def _place(item: Entry, pictures: Arrays, known: dict[int, Html], first: Sequenc
     ]  # fmt: skip
     told += [tag("span", fact, class_="muted") for fact in facts if fact]
     return tag("li", known[number], tag("strong", title, class_=style), *told)
-
-
-def _picture(values: NDArray[Any] | None, aspect: float, label: str) -> Html:
-    if values is None:
-        return tag("p", "no picture", class_="muted")
-    if values.dtype != np.uint8:
-        return trace_picture(values.astype(np.float64), label)
-    data = base64.b64encode(png(values)).decode()
-    return tag("img", src=f"data:image/png;base64,{data}", alt=label, style=f"aspect-ratio:{aspect:.3g}")
 
 
 def _reading(s: Entry) -> Html:

@@ -20,7 +20,7 @@ from medssl.report.html import Html, tag
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Arrays", "Entry", "Study", "chooser", "estimate", "load_study", "patients_of"]
+__all__ = ["Arrays", "Entry", "Study", "chooser", "count", "estimate", "load_study", "patients_of"]
 
 Entry = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]
@@ -99,7 +99,16 @@ def load_study(folder: Path) -> Study:
 def patients_of(budget: Entry) -> str:
     """A budget in words."""
     n = budget["n_patients"]
-    return f"{n:g} labelled patient{'' if n == 1 else 's'}"
+    return f"{count(n)} labelled patient{'' if n == 1 else 's'}"
+
+
+def count(n: float) -> str:
+    """A number of patients; the mean over folds may be none.
+
+    >>> count(8), count(21.333)
+    ('8', '21.3')
+    """
+    return f"{round(n, 1):g}"
 
 
 def chooser(group: str, budgets: Sequence[Entry], *more: object, last: bool = False) -> Html:

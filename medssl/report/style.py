@@ -100,6 +100,7 @@ body{font-size:15px}h1{font-size:1.4rem}.verdict{font-size:1.05rem}}
 .hits{display:flex;gap:.7rem;list-style:none;padding:.2rem;margin:.3rem 0 1.4rem;align-items:flex-start}
 .hits li{flex:0 0 8.2rem;font-size:.8rem;line-height:1.35;overflow-wrap:anywhere}
 .hits li:first-child{border-right:.2rem solid var(--accent);padding-right:.7rem;flex-basis:9.1rem}
+.hits.answers{flex-wrap:wrap}.hits.answers li{flex-basis:10.5rem;border:0;padding:0}
 .hits img,.small-trace{width:100%;height:6.4rem;object-fit:contain;background:#000;border-radius:.25rem;display:block}
 .small-trace{background:var(--card)}.hits strong{display:block;margin-top:.25rem}.hits span{display:block}
 @media print{.hits{flex-wrap:wrap}nav,.skip,.controls,.legend [data-series=all]{display:none}body{font-size:10.5pt}

@@ -62,4 +62,8 @@ def test_a_study_stands_beside_connectivity_without_a_network(cohort: Path, tmp_
     )  # fmt: skip
     summary = json.loads((tmp_path / "study" / "summary.json").read_text())
     assert not summary["failed"] and "tangent" in summary["floor"]
+    with np.load(tmp_path / "study" / "examples.npz") as kept:
+        assert str(kept["kind_0"]) == "picture" and kept["picture_0"].shape == (16, 16, 3), "connectivity, not 10 s"
+        assert {str(kept[f"true_{n}"][0]) for n in range(6)} == {"autism", "control"}
+        assert str(kept["prediction_0/floor/all"][0]) in {"autism", "control"}
     medssl("report", tmp_path / "study")

@@ -12,6 +12,7 @@ from medssl.cohort import Cohort
 from medssl.cohort.writer import prepare
 from medssl.evaluation.thumbnails import SIDE, thumbnail
 from medssl.synth.echo_files import write_echonet
+from medssl.synth.fmri_files import write_abide
 
 
 def test_a_volume_is_its_middle_slice_seen_from_the_feet(tmp_path: Path) -> None:
@@ -44,3 +45,19 @@ def test_a_signal_is_a_short_trace(tmp_path: Path) -> None:
     found = thumbnail(Cohort(signals(tmp_path, patients=1)), 0)
     assert found["aspect"] == 0 and found["what"] == "the 10 s in the middle"
     assert found["values"].shape[0] == 3 and 200 < found["values"].shape[1] <= 400
+
+
+def test_a_run_is_its_connectivity(tmp_path: Path) -> None:
+    write_abide(tmp_path / "raw", patients=4, regions=16)
+    prepare("abide", tmp_path / "raw", tmp_path / "runs", workers=0, keep_ids=True)
+    cohort = Cohort(tmp_path / "runs")
+    found = thumbnail(cohort, 0)
+    series = cohort.reader(0).read_all().astype(float)
+    silent = series.std(1) == 0
+    r = np.corrcoef(np.where(silent[:, None], np.arange(series.shape[1]), series))
+    seen = found["values"].astype(int)
+    heard = ~silent[:, None] & ~silent[None]
+    assert seen.shape == (16, 16, 3) and found["what"] == "correlations of 16 regions"
+    assert (seen[heard][:, 0] >= seen[heard][:, 2])[r[heard] > 0.05].all(), "positive is red"
+    assert (seen[heard][:, 0] <= seen[heard][:, 2])[r[heard] < -0.05].all(), "negative is blue"
+    assert (seen[~heard] == 128).all()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_pages import MEASURES, add_strip, mask_study
+from toy_pages import MEASURES, add_pictures, add_strip, mask_study
 from toy_studies import AGE, BEATS, MASKS, make_plan, run
 
 from medssl.errors import ConfigError
@@ -119,6 +119,30 @@ def test_names_from_the_data_cannot_break_the_page(tmp_path: Path) -> None:
     text = report(tmp_path).read_text(encoding="utf-8")
     assert "<script>alert" not in text and "r&lt;0&gt;" in text
     Page(text)
+
+
+def test_a_recording_with_one_answer_is_a_picture_with_what_each_arm_says(tmp_path: Path) -> None:
+    run_study(make_plan(tmp_path, BEATS), run, progress=False)
+    add_pictures(tmp_path)
+    page = Page(report(tmp_path).read_text(encoding="utf-8"))
+    pictures = [a for a in page.all("img") if "correlations of 8 regions" in (a.get("alt") or "")]
+    assert len(pictures) == 4, "two recordings at two budgets"
+    assert "true: S scratch: N ✗ voco: N ✗ r<1>" in page.words and "true: N scratch: N voco: N r<0>" in page.words
+
+
+def test_many_channels_are_counted_and_rounding_errors_are_no_spread(tmp_path: Path) -> None:
+    run_study(make_plan(tmp_path, BEATS), run, progress=False)
+    file = tmp_path / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["cohort"]["channels"] = [f"#{i}" for i in range(1, 201)]
+    for budget in summary["budgets"]:
+        budget["n_patients"] += 1 / 3
+    for result in summary["results"]:
+        result["sd_repeats"] = 1.2e-16
+    file.write_text(json.dumps(summary))
+    words = Page(report(tmp_path).read_text(encoding="utf-8")).words
+    assert "200: #1, #2, … #200" in words and "#56, #57" not in words
+    assert "2.3 labelled patients" in words and "2.33 " not in words and "e-16" not in words
 
 
 def test_slices_are_stored_once_and_every_arm_is_shown(tmp_path: Path) -> None:

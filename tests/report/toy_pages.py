@@ -15,7 +15,17 @@ from medssl.evaluation.searching import search
 from medssl.evaluation.study import run_study
 from medssl.training.example_stacks import example_stack
 
-__all__ = ["MEASURES", "add_card", "add_map", "add_strip", "beat_study", "mask_study", "run_with_stack", "torso_search"]
+__all__ = [
+    "MEASURES",
+    "add_card",
+    "add_map",
+    "add_pictures",
+    "add_strip",
+    "beat_study",
+    "mask_study",
+    "run_with_stack",
+    "torso_search",
+]
 
 MEASURES = {
     arm: {"rankme": rank, "rankme_sd": 0.25, "rankme_centred": rank / 2, "dimension": 64, "n_recordings": 36,
@@ -79,6 +89,21 @@ def add_strip(study: Path) -> None:
         signal_0=np.sin(np.arange(1000) / 9)[None].astype(np.float16), channels_0=np.array(["II"]),
         start_s_0=np.array(3.0), onset_s_0=np.array([4.0, 6.5]), true_0=np.array(["N", "S"]), **answers,
     )  # fmt: skip
+
+
+def add_pictures(study: Path) -> None:
+    """What the study keeps of recordings with one answer each."""
+    arrays: dict[str, np.ndarray] = {}
+    for n, true in enumerate(("N", "S")):
+        arrays |= {
+            f"kind_{n}": np.array("picture"),
+            f"recording_{n}": np.array(f"r<{n}>"),
+            f"true_{n}": np.array([true]),
+        }
+        arrays |= {f"picture_{n}": np.full((8, 8, 3), 9 * n, np.uint8), f"aspect_{n}": np.array(1.0)}
+        arrays |= {f"what_{n}": np.array("correlations of 8 regions")}
+        arrays |= {f"prediction_{n}/{a}/{b}": np.array(["N"]) for a in ("scratch", "voco") for b in ("2", "all")}
+    add(study, **arrays)
 
 
 def add_map(study: Path) -> None:
