@@ -328,7 +328,7 @@ class FmriPreparation(Preparation):
             )
         names = recording.channels or tuple(f"#{i + 1}" for i in range(len(valid)))
         shown = ", ".join(names[i] for i in bad[:10]) + (", ..." if bad.size > 10 else "")
-        notes.append(f"{bad.size} regions are invalid: {shown}")
+        notes.append(f"{bad.size} {'region is' if bad.size == 1 else 'regions are'} invalid: {shown}")
 
 
 def _explained(series: NDArray[np.float64], confounds: NDArray[np.float64]) -> NDArray[np.bool_]:
