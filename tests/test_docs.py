@@ -198,7 +198,7 @@ def python(*words: str | Path) -> subprocess.CompletedProcess[str]:
 def test_a_pipeline_is_short_and_says_what_it_does(script: Path) -> None:
     text = script.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    assert len(text.splitlines()) < 80
+    assert len(text.splitlines()) < 100
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
     assert summary.endswith(".") and len(summary) < 120
     assert 'if __name__ == "__main__":' in text, "workers import the script"

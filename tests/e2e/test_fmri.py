@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from medssl import resources
 from medssl.cli import main
 from medssl.synth.fmri_files import write_abide
 
@@ -67,3 +70,27 @@ def test_a_study_stands_beside_connectivity_without_a_network(cohort: Path, tmp_
         assert {str(kept[f"true_{n}"][0]) for n in range(6)} == {"autism", "control"}
         assert str(kept["prediction_0/floor/all"][0]) in {"autism", "control"}
     medssl("report", tmp_path / "study")
+
+
+@pytest.mark.slow
+def test_every_site_is_tested_with_an_encoder_that_has_not_seen_it(cohort: Path, tmp_path: Path) -> None:
+    medssl("cohort", "split", cohort, "--test", "0", "--folds", "2", "--name", "all")
+    script, out = resources.find("pipelines", "methods"), tmp_path / "sites"
+    arguments = [
+        cohort, out, "--configs", "graph_mae_fmri_laptop", "--task", "classification", "diagnosis", "--split", "all",
+        "--testing", "sites", "--protocol", "linear", "--steps", "3", "3", "--budgets", "all", "--repeats", "1",
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script), *(str(a) for a in arguments)])
+        runpy.run_path(str(script), run_name="__main__")
+    manifest = pd.read_parquet(cohort / "recordings.parquet")
+    sites = set(manifest["site"])
+    assert {f.name for f in (out / "runs").iterdir()} == {f"graph_mae_fmri_laptop-{site}" for site in sites}
+    for site in sites:
+        seen = json.loads((out / "runs" / f"graph_mae_fmri_laptop-{site}" / "encoder" / "encoder.json").read_text())
+        learnt_from = next(iter(seen["provenance"]["patients"].values()))
+        others = manifest.loc[manifest["site"] != site, "patient"].nunique()
+        assert len(learnt_from) == others < manifest["patient"].nunique(), "the study itself refuses any overlap"
+    summary = json.loads((out / "study" / "summary.json").read_text())
+    assert not summary["failed"] and summary["split"]["n_test_patients"] == manifest["patient"].nunique()
+    assert set(summary["encoders"]) == {"scratch-graph_mae_fmri_laptop", "graph_mae_fmri_laptop", "floor"}
