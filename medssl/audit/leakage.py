@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from medssl.cohort import Cohort
 
-__all__ = ["leakage"]
+__all__ = ["audit_cohort", "leakage"]
 
 FEWEST_PERMUTATIONS = 19  # with fewer the smallest p is above 0.05
 
@@ -106,34 +106,90 @@ def _of_cohort(
     cohort: Path, split: str, target: str | None, task: Task | None, encoder: str | None, source: Path | None,
     ignore: Sequence[str], permutations: int, seed: int,
 ) -> Report:  # fmt: skip
-    from medssl.audit.sides import patient_findings, place, read_sides
+    from medssl.audit.sides import read_sides
     from medssl.cohort import Cohort
 
     opened = Cohort(cohort)
     sides = read_sides(opened.path, split)
-    manifest = opened.manifest
+    encoders = [] if encoder in (None, "none") else [(sides, str(encoder))]
+    return audit_cohort(
+        opened, sides, target, task, encoders, source=source, ignore=ignore, permutations=permutations, seed=seed
+    )
+
+
+def audit_cohort(
+    cohort: Cohort,
+    sides: Sides,
+    target: str | None = None,
+    task: Task | None = None,
+    encoders: Sequence[tuple[Sides, str]] = (),
+    *,
+    source: Path | None = None,
+    ignore: Sequence[str] = (),
+    permutations: int = 99,
+    seed: int = 0,
+) -> Report:
+    """The audit of a cohort, without printing or writing anything.
+
+    Args:
+        cohort: a prepared cohort.
+        sides: who is kept apart from whom.
+        encoders: pre-training runs, each with the sides that it has to keep to.
+        target, task, source, ignore, permutations, seed: see :func:`leakage`.
+
+    Raises:
+        MedSSLError: the target or an encoder is not there or does not fit.
+    """
+    from medssl.audit.sides import patient_findings, place
+
+    manifest = cohort.manifest
     patients = manifest["patient"].astype(str).tolist()
     placement = place(sides, patients)
     # what was asked for is looked up before the long work
-    metadata = _metadata(opened, sides, target, task, source, ignore, permutations, seed)
+    metadata = _metadata(cohort, sides, target, task, source, ignore, permutations, seed)
     findings, said = patient_findings(sides, patients, manifest["session"].fillna("").astype(str).tolist())
     checks = {"patients": said}
-    if encoder not in (None, "none"):
-        from medssl.audit.encoders import pretraining_findings
-
-        more, checks["pre-training"] = pretraining_findings(opened, sides, str(encoder))
-        findings += more
-    findings += _copies(opened, placement, checks)
-    if encoder not in (None, "none"):
-        from medssl.audit.encoders import neighbour_findings
-
-        more, checks["embeddings"] = neighbour_findings(opened, placement, str(encoder))
-        findings += more
+    findings += _pretraining(cohort, encoders, checks)
+    findings += _copies(cohort, placement, checks)
+    findings += _embeddings(cohort, placement, encoders, checks)
     about = {
-        "cohort": str(cohort), "fingerprint": opened.info.fingerprint, "split": sides.name,
-        "split_sha256": sides.sha256, "target": target, "encoder": encoder, "ignore": list(ignore), "seed": seed,
+        "cohort": str(cohort.path), "fingerprint": cohort.info.fingerprint, "split": sides.name,
+        "split_sha256": sides.sha256, "target": target,
+        "encoder": ", ".join(dict.fromkeys(encoder for _, encoder in encoders)) or None,
+        "ignore": list(ignore), "seed": seed,
     }  # fmt: skip
     return Report([*findings, *metadata[0]], checks | metadata[1], about, metadata[2])
+
+
+def _pretraining(cohort: Cohort, encoders: Sequence[tuple[Sides, str]], checks: dict[str, str]) -> list[Finding]:
+    """Whether the encoders have seen whom they must not have."""
+    from medssl.audit.encoders import pretraining_findings
+
+    findings, said = [], []
+    for sides, encoder in encoders:
+        more, done = pretraining_findings(cohort, sides, encoder)
+        findings += more
+        said.append(done if len(encoders) == 1 else f"{encoder} on {sides.name}: {done}")
+    if said:
+        checks["pre-training"] = "; ".join(said)
+    return findings
+
+
+def _embeddings(
+    cohort: Cohort, placement: Placement, encoders: Sequence[tuple[Sides, str]], checks: dict[str, str]
+) -> list[Finding]:
+    """What the encoders hold to be the same; each is asked once."""
+    from medssl.audit.encoders import neighbour_findings
+
+    names = list(dict.fromkeys(encoder for _, encoder in encoders))
+    findings, said = [], []
+    for encoder in names:
+        more, done = neighbour_findings(cohort, placement, encoder)
+        findings += more
+        said.append(done if len(names) == 1 else f"{encoder}: {done}")
+    if said:
+        checks["embeddings"] = "; ".join(said)
+    return findings
 
 
 def _copies(cohort: Cohort, placement: Placement, checks: dict[str, str]) -> list[Finding]:

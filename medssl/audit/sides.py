@@ -18,7 +18,7 @@ from medssl.errors import SplitError
 from medssl.splits import Split
 from medssl.splits.files import patient_key
 
-__all__ = ["Placement", "Relation", "Sides", "patient_findings", "place", "read_sides"]
+__all__ = ["Placement", "Relation", "Sides", "patient_findings", "place", "read_sides", "sides_of_parts"]
 
 Relation = Literal["within", "across", "folds", "held", "same", "out"]
 _PSEUDONYM = re.compile(r"P[0-9a-f]{10}")
@@ -66,6 +66,32 @@ def read_sides(cohort: Path, name: str) -> Sides:
     external = {f"external {site}": patients for site, patients in split.external.items()}
     members = {"test": split.test, "development": split.development, **external, "excluded": tuple(split.excluded)}
     return Sides(name, split.sha256, members, split.folds, split)
+
+
+def sides_of_parts(cohort: Path, name: str, parts: Sequence[str]) -> Sides:
+    """The sides of a study that tests parts of a split in turn: each part's test patients are one fold.
+
+    Those that every part learns from and none tests (patients without a site) are a last fold of their own.
+
+    Args:
+        cohort: folder.
+        name: of the whole split.
+        parts: names of what is tested, as of ``medssl.splits.parts``; the split's own name alone is a hold-out.
+
+    Raises:
+        SplitError: as :func:`read_sides`.
+    """
+    if list(parts) == [name]:
+        return read_sides(cohort, name)
+    splits = [Split.load(cohort, part) for part in parts]
+    first = splits[0]
+    everyone = (*first.development, *first.test)
+    tested = {p for split in splits for p in split.test}
+    always = tuple(p for p in everyone if p not in tested)
+    external = {f"external {site}": patients for site, patients in first.external.items()}
+    members = {"development": everyone, **external, "excluded": tuple(first.excluded)}
+    folds = [split.test for split in splits] + ([always] if always else [])
+    return Sides(name, Split.load(cohort, name).sha256, members, folds)
 
 
 def _leaking(file: Path) -> Sides | None:

@@ -186,6 +186,7 @@ def _info(summary: _Summary, recipe: Recipe, name: str) -> CohortInfo:
         masks=summary.masks(recipe.mask_labels),
         events={kind: dict(counts.most_common(_MOST_EVENT_VALUES)) for kind, counts in sorted(summary.events.items())},
         labels=summary.labels.kinds(),
+        ceilings=dict(recipe.ceilings),
         statistics=summary.statistics(),
         n_patients=len(summary.patients),
         software=_software(),

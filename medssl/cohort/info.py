@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from medssl.cohort.ceiling import Ceiling
 from medssl.errors import CohortError
 
 __all__ = ["FORMAT_VERSION", "CohortInfo"]
@@ -29,6 +30,7 @@ class CohortInfo:
         masks: per mask name: label value (as string) → label name, background left out.
         events: kinds of events with their values and counts, e.g. ``{"beat": {"N": 22434, "V": 1713}}``.
         labels: scalar label columns (without the ``label_`` prefix) → ``"number"``, ``"class"`` or ``"multilabel"``.
+        ceilings: label → accuracy that honest studies of the dataset stay below, where the recipe knows one.
         statistics: per channel mean, std, min, max of network input over all recordings (for people; never used to
             normalise, since that would leak test patients).
         preparation: settings class and values, as ``medssl.configurable.spec`` writes them.
@@ -47,6 +49,7 @@ class CohortInfo:
     masks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     events: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
     statistics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     preparation: Mapping[str, Any] = field(default_factory=dict)
     n_recordings: int = 0
@@ -77,4 +80,5 @@ class CohortInfo:
             raise CohortError(f"'{file}' has format version {fields['format_version']}; update medssl to read it")
         for key in ("channels", "spacing_mm"):
             fields[key] = tuple(fields[key]) if fields.get(key) is not None else None
+        fields["ceilings"] = {label: Ceiling(**known) for label, known in fields.get("ceilings", {}).items()}
         return cls(**fields)

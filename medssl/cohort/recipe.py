@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from medssl import resources
 from medssl.adapters.recording import Ids, Read, Rejected
+from medssl.cohort.ceiling import Ceiling
 from medssl.configurable import Configurable
 from medssl.errors import RecipeError
 
@@ -54,11 +55,13 @@ class Recipe(Configurable, ABC):
         kind: ``"volume"``, ``"signal"`` or ``"video"``.
         modality: ``"mri"``, ``"ct"``, ``"ecg"``, ``"eeg"``, ``"us"``, ...
         mask_labels: mask name → (label value → name); found in the data when left empty.
+        ceilings: label → accuracy that honest studies of this dataset stay below; studies that reach it are audited.
     """
 
     kind: ClassVar[Literal["volume", "signal", "video"]]
     modality: str = ""
     mask_labels: Mapping[str, Mapping[int, str]] = {}
+    ceilings: ClassVar[Mapping[str, Ceiling]] = {}
 
     @abstractmethod
     def find(self, source: Path) -> Iterable[Item | Rejected]:

@@ -23,6 +23,7 @@ from medssl.evaluation.arms import (
     notes_on,
     shared_architecture,
 )
+from medssl.evaluation.ceilings import ceiling_of
 from medssl.evaluation.cells import BARE, FOLD, NO_BUDGET, NO_LABELS, Cell, outcome_of
 from medssl.evaluation.floor import describe_floor
 from medssl.evaluation.results import TaskInfo
@@ -175,7 +176,8 @@ def make_plan(
     info = _task_info(found, protocol)
     baselines = baselines_of(arms, wanted)
     layout = Layout(info, tuple(a.name for a in arms), baselines, sizes, repeats, FLOOR if simple else None)
-    facts = {
+    ceiling = ceiling_of(found, tested)
+    facts = ({} if ceiling is None else {"ceiling": ceiling}) | {
         "task": task, "target": target, "protocol": protocol, "baseline": arms[0].name, "floor": simple,
         "level": level, "aggregation": aggregation,
         "cohort": _cohort_facts(opened, cohort), "repeats": repeats,

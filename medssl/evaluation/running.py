@@ -35,13 +35,13 @@ def run_cell(cell: Cell) -> None:
 def _finetune(cell: Cell) -> None:
     from medssl.configurable import build, discover
     from medssl.encoders.base import Encoder
-    from medssl.training.finetune import finetune
+    from medssl.training.finetune import train_and_test
     from medssl.training.settings import FinetuneSettings, from_plain
 
     options = cell.options
     discover("medssl.encoders", Encoder)  # type: ignore[type-abstract]
     wanted = options["architecture"] if cell.source == "none" else None
-    finetune(
+    train_and_test(
         cohort=Path(options["cohort"]), task=options["task"], target=options["target"], out=cell.folder,
         encoder=cell.source, architecture=build(wanted, Encoder) if wanted else None,  # type: ignore[type-abstract]
         budget=cell.budget, split=options["split"], draw=cell.repeat, seed=cell.repeat,

@@ -5,6 +5,7 @@ STUDY/results.parquet                one row an (encoder, budget, repeat, fold, 
 STUDY/summary.json                   estimates with intervals, paired comparisons, the verdict, and what it rests on
 STUDY/examples.npz                   a few test cases with the predictions of every arm, for the report
 STUDY/features/                      frozen features, once an arm
+STUDY/audit_leakage.json             where results reach what honest studies do not: see ``ceilings``
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from medssl.encoders.base import Encoder
 from medssl.errors import ConfigError, TrainingError
 from medssl.evaluation.agreement import rank_agreement
+from medssl.evaluation.ceilings import Asked, write_judged
 from medssl.evaluation.cells import BARE, Cell, Outcome, RunCell, run_cells
 from medssl.evaluation.costs import Design, fitting_design, seconds_of_a_cell
 from medssl.evaluation.examples import write_examples
@@ -66,7 +68,8 @@ def evaluate(
 
     Every arm sees the same label draws, test patients, steps and augmentation. Finished cells are not run again, so an
     interrupted study continues when it is called again, and arms, budgets or repeats can be added. The baseline and a
-    simple one without deep learning are always among the arms.
+    simple one without deep learning are always among the arms. Accuracies beyond what honest studies of the dataset
+    reach, where its recipe knows that, are audited for leaks.
 
     Args:
         cohort: a prepared cohort with a split.
@@ -181,6 +184,8 @@ def run_study(
     summary["verdict"] = verdict(summary)
     summary["environment"] = environment([])
     write_examples(plan, predictions)
+    if "ceiling" in summary:
+        return write_judged(plan.out, summary, summary["results"], _asked(plan))
     write_json(plan.out / "summary.json", summary)
     return summary
 
@@ -192,6 +197,20 @@ def _beside(summary: Mapping[str, Any], measures: Mapping[str, Mapping[str, Any]
         measures, summary["results"], metric=summary["metric"], budgets=list(plan.layout.budgets), about=pretrained
     )
     return {"representation": dict(measures), "rankme_agreement": ranks}
+
+
+def _asked(plan: Plan) -> Asked:
+    """What an audit of the study looks at."""
+    facts = plan.facts
+    encoders: dict[str, dict[tuple[str, str, str], None]] = {}
+    for cell in plan.cells:
+        if cell.source not in (*BARE, FLOOR):
+            encoders.setdefault(cell.encoder, {})[cell.options["split"], cell.source, cell.fingerprint] = None
+    name = facts["split"]["name"]
+    return Asked(
+        Path(facts["cohort"]["path"]), facts["task"], facts["target"], name, facts["split"].get("parts", [name]),
+        {arm: list(found) for arm, found in encoders.items()},
+    )  # fmt: skip
 
 
 def _failure(cell: Cell, outcome: Outcome) -> dict[str, Any]:

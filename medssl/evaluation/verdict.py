@@ -9,7 +9,7 @@ from typing import Any
 from medssl.evaluation.arms import WITHOUT_LABELS
 from medssl.evaluation.metrics import info_of
 
-__all__ = ["format_p", "format_value", "verdict"]
+__all__ = ["format_p", "format_value", "labelled_patients", "verdict"]
 
 ALPHA = 0.05
 TWO_WAY = 5  # repeats from which intervals are over label draws as well as patients
@@ -65,7 +65,7 @@ def _claim(summary: Entry, c: Entry) -> str:
         low, high = sorted((side * c["low"], side * c["high"]))
         bounds = f" [{format_value(low, metric)}, {format_value(high, metric)}]"
     return (
-        f"With {_patients(c)}, {c['encoder']} reaches {title} {format_value(arm['mean'], metric)} against "
+        f"With {labelled_patients(c)}, {c['encoder']} reaches {title} {format_value(arm['mean'], metric)} against "
         f"{format_value(base['mean'], metric)} for {c['baseline']}: {word} by "
         f"{format_value(abs(c['difference']), metric)}{bounds} "
         f"over {c['n_patients']} test patients (adjusted {format_p(c['p_holm'])}){_needed(summary, c)}."
@@ -94,7 +94,7 @@ def _others(solid: Sequence[Entry], best: Entry) -> str:
     if worse:
         text += (
             f" {'Reliably worse' if best['better'] else 'Also reliably worse'}: "
-            + "; ".join(f"{c['encoder']} with {_patients(c)}" for c in worse)
+            + "; ".join(f"{c['encoder']} with {labelled_patients(c)}" for c in worse)
             + "."
         )
     return text
@@ -112,8 +112,9 @@ def _nothing_shown(summary: Entry, found: Sequence[Entry], n: int) -> str:
     return (
         f"No encoder differed reliably from {widest['baseline']} at any label budget; the largest difference in "
         f"{info_of(metric).title} was {widest['difference']:+.3g}{bounds} for "
-        f"{widest['encoder']} with {_patients(widest)} (adjusted {format_p(widest['p_holm'])}{passed}). With {n} test "
-        f"patients, differences below about {effect:.2g} standard deviations between patients would usually go unseen."
+        f"{widest['encoder']} with {labelled_patients(widest)} (adjusted {format_p(widest['p_holm'])}{passed}). With "
+        f"{n} test patients, differences below about {effect:.2g} standard deviations between patients would usually "
+        "go unseen."
     )
 
 
@@ -138,7 +139,7 @@ def _alone(summary: Entry) -> str:
     last = mine[-1]
     return (
         f"{last['encoder']} reaches {info_of(metric).title} {format_value(last['mean'], metric)} with "
-        f"{_patients(last)}; nothing was compared with it."
+        f"{labelled_patients(last)}; nothing was compared with it."
     )
 
 
@@ -170,7 +171,8 @@ def _result(summary: Entry, encoder: str, budget: str, metric: str) -> Entry:
     )  # fmt: skip
 
 
-def _patients(entry: Entry) -> str:
+def labelled_patients(entry: Entry) -> str:
+    """The budget of an entry in words."""
     n = entry["n_training_patients"]
     count = f"{n:.0f}" if float(n).is_integer() else f"about {n:.0f}"
     return f"{count} labelled patient{'' if round(n) == 1 else 's'}"

@@ -12,7 +12,7 @@ from medssl.report.html import Html, figure, listing, section, table, tag
 from medssl.report.plots import histogram_chart
 from medssl.report.study_data import count
 
-__all__ = ["arms_card", "cards", "cohort_cards", "provenance"]
+__all__ = ["arms_card", "cards", "cohort_cards", "implausible_card", "provenance"]
 
 Entry = Mapping[str, Any]
 MOST_NAMES, MOST_CHANNELS = 6, 24
@@ -26,6 +26,21 @@ def cards(facts: Mapping[str, object]) -> Html:
 def arms_card(arms: Sequence[str]) -> str:
     """Names of a few arms, or how many there are: below stand all."""
     return ", ".join(arms) if len(arms) <= MOST_NAMES else f"{len(arms)} arms, named below"
+
+
+def implausible_card(summary: Entry) -> Html:
+    """Results that honest studies do not reach, with what the leakage audit found; empty where there are none."""
+    found = summary.get("implausible")
+    if not found:
+        return Html("")
+    findings = [
+        tag("li", tag("strong", f["severity"]), f": {f['message']}") for f in found["audit"].get("findings", ())
+    ]
+    return tag(
+        "div", tag("strong", "Better than honest studies reach:"), tag("p", found["sentence"]),
+        tag("ul", *findings) if findings else Html(""), class_="warn", role="note",
+        aria_label="Better than honest studies reach",
+    )  # fmt: skip
 
 
 def cohort_cards(summary: Entry, pictures: Mapping[str, Any] | None = None) -> Html:

@@ -10,7 +10,7 @@ from typing import Any
 from medssl.evaluation.metrics import info_of
 from medssl.evaluation.metrics.catalogue import HEADLINE
 from medssl.evaluation.verdict import format_value
-from medssl.report.cards import cards
+from medssl.report.cards import cards, implausible_card
 from medssl.report.html import Html, figure, listing, page, section, table, tag
 from medssl.report.plots import confusion_chart
 from medssl.report.training import run_curves
@@ -39,6 +39,7 @@ def run_page(run: Path) -> Html:
     }
     lead = Html(
         tag("p", f"medssl · run {run.name}", class_="muted") + tag("h1", title)
+        + implausible_card(summary)
         + tag("p", _sentence(summary), class_="verdict", role="note", aria_label="Summary")
         + cards(_facts(summary)) + _warnings(summary)
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medssl.report.calibration import calibration_section
-from medssl.report.cards import arms_card, cards, cohort_cards, provenance
+from medssl.report.cards import arms_card, cards, cohort_cards, implausible_card, provenance
 from medssl.report.examples import example_section
 from medssl.report.html import Html, page, section, tag
 from medssl.report.maps import map_section
@@ -63,6 +63,7 @@ def _lead(study: Study) -> Html:
     return Html(
         tag("p", f"medssl · limited-label study · {s['cohort']['modality']}", class_="muted")
         + tag("h1", f"{study.asked.capitalize()} of “{s['target']}” with {_few(study)} labels")
+        + implausible_card(s)
         + tag("p", s["verdict"], class_="verdict", role="note", aria_label="Verdict")
         + cards(facts)
         + _caveats(s["caveats"])

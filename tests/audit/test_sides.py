@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from toy_audit import placed, split_of
 
-from medssl.audit.sides import Sides, canonical_id, patient_findings, read_sides
+from medssl.audit.sides import Sides, canonical_id, patient_findings, place, read_sides, sides_of_parts
 from medssl.errors import SplitError
+from medssl.splits import Split
 
 
 def saved(folder: Path, **changes: object) -> Path:
@@ -37,6 +39,23 @@ def test_a_patient_of_an_external_site_may_not_be_learnt_from(tmp_path: Path) ->
     sides = read_sides(saved(tmp_path, external={"Bern": ["b"]}), "default")
     (finding,), _ = patient_findings(sides, ["a", "b", "t1"], [""] * 3)
     assert finding.items[0]["sides"] == ["development", "external Bern"]
+
+
+def test_parts_that_are_tested_in_turn_are_folds(tmp_path: Path) -> None:
+    """Whoever is tested nowhere but learnt from everywhere stands against all of them; the shut test set does not."""
+    patients = ["a", "b", "c", "d", "e", "t"]
+    Split("default", ("t",), tuple("abcde"), folds=(("a", "b"), ("c", "d"))).save(tmp_path)
+    table = pd.DataFrame({"patient": patients, "recording": patients, "site": ["X", "X", "Y", "Y", "", "Y"]})
+    table.to_parquet(tmp_path / "recordings.parquet")
+    for parts in (["default-fold0", "default-fold1"], ["default-site-X", "default-site-Y"]):
+        sides = sides_of_parts(tmp_path, "default", parts)
+        assert sides.folds == [("a", "b"), ("c", "d"), ("e",)]
+        assert set(sides.development(patients)) == set("abcde")
+        placement = place(sides, patients)
+        told = {pair: placement.relation([patients.index(p) for p in pair]) for pair in ("ab", "ac", "ae", "at")}
+        assert told == {"ab": "same", "ac": "folds", "ae": "folds", "at": "out"}
+    whole = sides_of_parts(tmp_path, "default", ["default"])
+    assert whole.members["test"] == ("t",) and whole.folds == (("a", "b"), ("c", "d"))
 
 
 def test_other_changes_by_hand_are_refused(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from medssl.cohort import CohortInfo
-from medssl.errors import CohortError
+from medssl.cohort.ceiling import Ceiling
+from medssl.errors import CohortError, RecipeError
 
 INFO = CohortInfo(
     kind="volume",
@@ -17,6 +18,7 @@ INFO = CohortInfo(
     channels=("image",),
     spacing_mm=(2.0, 2.0, 2.0),
     masks={"tissue": {"1": "grey"}},
+    ceilings={"diagnosis": Ceiling(0.8, "a review")},
     n_recordings=3,
     fingerprint="ab",
 )
@@ -25,6 +27,21 @@ INFO = CohortInfo(
 def test_round_trip(tmp_path: Path) -> None:
     (tmp_path / "cohort.json").write_text(INFO.to_json())
     assert CohortInfo.read(tmp_path / "cohort.json") == INFO
+
+
+def test_cohorts_of_earlier_versions_know_no_ceiling(tmp_path: Path) -> None:
+    fields = json.loads(INFO.to_json())
+    del fields["ceilings"]
+    (tmp_path / "cohort.json").write_text(json.dumps(fields))
+    assert CohortInfo.read(tmp_path / "cohort.json").ceilings == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "source", "said"), [(80, "a", "0.8 for 80 %"), (0, "a", "no share"), (1, " ", "source")]
+)
+def test_a_ceiling_is_a_share_with_a_source(value: float, source: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        Ceiling(value, source)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def test_abide_becomes_one_rate_and_keeps_what_was_filtered(abide, tmp_path):
         **{f"Trinity_005095{i}": 98 for i in (4, 5)},
     }
     assert Counter(table.label_diagnosis) == {"autism": 3, "control": 3}
+    assert cohort.info.ceilings["diagnosis"].value == 0.8 and set(cohort.info.ceilings) <= set(cohort.info.labels)
 
 
 def test_sites_alike_in_rate_keep_it(abide, tmp_path):
