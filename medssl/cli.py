@@ -71,7 +71,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb("medssl.training.predict:predict", "raw files in, masks or a table out", positional=True),
     "embed": Verb("medssl.evaluation.embedding:embed", "one vector a recording, in a Parquet file", positional=True),
     "search": Verb(
-        "medssl.evaluation.searching:search",
+        "medssl.evaluation.search:search",
         "the nearest cases of a recording or file; without one, how well an encoder retrieves",
         positional=True,
         optional=("query",),

@@ -11,7 +11,7 @@ from medssl.evaluation.floor import are_moments, floor_predict, is_connectivity
 from medssl.evaluation.frozen import decisions_of, item_features, write_predictions
 from medssl.evaluation.planning import FLOOR, Plan, budget_patients
 from medssl.evaluation.probes import knn_predict, linear_predict
-from medssl.evaluation.prompted import prompt_cell
+from medssl.evaluation.prompt import prompt_cell
 from medssl.evaluation.quality import measure_cell
 from medssl.evaluation.retrieval import retrieve_cell
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.evaluation.thumbnails import thumbnail
+from medssl.evaluation.search.thumbnails import thumbnail
 
 if TYPE_CHECKING:
     from medssl.cohort import Cohort

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medssl.errors import CohortError
-from medssl.evaluation.relevance import Labelled, Rule, labels_of
 from medssl.evaluation.sampling import spread
-from medssl.evaluation.search_arms import Search, arm_of, floors_of, notes_of, ranker_of
-from medssl.evaluation.search_scores import (
+from medssl.evaluation.search.arms import Search, arm_of, floors_of, notes_of, ranker_of
+from medssl.evaluation.search.relevance import Labelled, Rule, labels_of
+from medssl.evaluation.search.scores import (
     DEPTH,
     HEADLINE,
     KS,
@@ -23,7 +23,7 @@ from medssl.evaluation.search_scores import (
     rank,
     summarise,
 )
-from medssl.evaluation.search_strips import Pictures, item
+from medssl.evaluation.search.strips import Pictures, item
 from medssl.evaluation.verdict import format_p
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from toy_searches import signals, volumes
 
 from medssl.cohort import Cohort
 from medssl.cohort.writer import prepare
-from medssl.evaluation.thumbnails import SIDE, thumbnail
+from medssl.evaluation.search.thumbnails import SIDE, thumbnail
 from medssl.synth.echo_files import write_echonet
 
 
