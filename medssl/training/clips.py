@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.heads.segmentation import UNKNOWN
-from medssl.training.windows import LabelledCrops, Recordings, Starts, middle_start, random_start, start_around
+from medssl.training.labelled import LabelledCrops
+from medssl.training.windows import Recordings, Starts, middle_start, random_start, start_around
 from medssl.views.clip_sampling import clip_frames
 
 if TYPE_CHECKING:
