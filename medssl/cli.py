@@ -81,7 +81,9 @@ VERBS: dict[str, Verb] = {
     ),
     "export": Verb("medssl.export:export", "a run → ONNX or torch.export, compared with torch", positional=True),
     "report": Verb("medssl.report:report", "one self-contained HTML page for a run or a study", positional=True),
-    "list": Verb("medssl.catalog:listing", "methods, encoders, objectives, views, recipes, configs", positional=True),
+    "list": Verb(
+        "medssl.catalog:listing", "methods, encoders, objectives, views, recipes, configs, pipelines", positional=True
+    ),
     "doctor": Verb("medssl.doctor:doctor", "is this installation sound, and what can it use"),
     "demo": Verb("medssl.demo:demo", "the whole journey on synthetic patients, in minutes"),
     "bench": Verb("medssl.bench:bench", "speed and memory here, against reference libraries"),
