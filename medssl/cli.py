@@ -71,7 +71,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb("medssl.training.predict:predict", "raw files in, masks or a table out", positional=True),
     "embed": Verb("medssl.evaluation.embedding:embed", "one vector a recording, in a Parquet file", positional=True),
     "search": Verb(
-        "medssl.evaluation.searching:search",
+        "medssl.evaluation.search:search",
         "the nearest cases of a recording or file; without one, how well an encoder retrieves",
         positional=True,
         optional=("query",),
@@ -81,7 +81,9 @@ VERBS: dict[str, Verb] = {
     ),
     "export": Verb("medssl.export:export", "a run → ONNX or torch.export, compared with torch", positional=True),
     "report": Verb("medssl.report:report", "one self-contained HTML page for a run or a study", positional=True),
-    "list": Verb("medssl.catalog:listing", "methods, encoders, objectives, views, recipes, configs", positional=True),
+    "list": Verb(
+        "medssl.catalog:listing", "methods, encoders, objectives, views, recipes, configs, pipelines", positional=True
+    ),
     "doctor": Verb("medssl.doctor:doctor", "is this installation sound, and what can it use"),
     "demo": Verb("medssl.demo:demo", "the whole journey on synthetic patients, in minutes"),
     "bench": Verb("medssl.bench:bench", "speed and memory here, against reference libraries"),

@@ -122,19 +122,15 @@ def _completed(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _build(labels: NDArray[Any], frames: list[Frame], sources: list[Dataset], names: Mapping[int, str]) -> Dataset:
+def _descriptions(last: int, names: Mapping[int, str], version: str) -> list[Any]:
+    """What each label up to the last one stands for."""
     import highdicom
     from pydicom.sr.codedict import codes
-    from pydicom.uid import generate_uid
 
-    import medssl
-
-    version = str(getattr(medssl, "__version__", "0"))
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="medssl", version=version, family=codes.DCM.ArtificialIntelligence
     )
-    last = max(1, int(labels.max()), *names) if names else max(1, int(labels.max()))
-    descriptions = [
+    return [
         highdicom.seg.SegmentDescription(
             segment_number=number,
             segment_label=names.get(number, f"label {number}")[:64],
@@ -145,6 +141,16 @@ def _build(labels: NDArray[Any], frames: list[Frame], sources: list[Dataset], na
         )
         for number in range(1, last + 1)
     ]
+
+
+def _build(labels: NDArray[Any], frames: list[Frame], sources: list[Dataset], names: Mapping[int, str]) -> Dataset:
+    import highdicom
+    from pydicom.uid import generate_uid
+
+    import medssl
+
+    version = str(getattr(medssl, "__version__", "0"))
+    last = max(1, int(labels.max()), *names) if names else max(1, int(labels.max()))
     first = frames[0]
     step = (
         float(np.linalg.norm(frames[-1].position - first.position)) / max(1, len(frames) - 1) or first.slice_mm or 1.0
@@ -154,7 +160,7 @@ def _build(labels: NDArray[Any], frames: list[Frame], sources: list[Dataset], na
         source_images=sources,
         pixel_array=labels.astype(np.uint8 if last < 256 else np.uint16),
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=descriptions,
+        segment_descriptions=_descriptions(last, names, version),
         series_instance_uid=generate_uid(),
         series_number=1000,
         sop_instance_uid=generate_uid(),

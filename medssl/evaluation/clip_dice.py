@@ -1,7 +1,7 @@
-"""Dice of masks in clips: pooled over pixels, as EchoNet-Dynamic reports it, and frame by frame.
+"""Dice of masks in clips, pooled over the pixels of all frames, as EchoNet-Dynamic reports it.
 
-Ouyang et al., Nature 580:252, 2020. The two differ: pooled, a large ventricle weighs more than a small one, so a study
-should state both.
+Ouyang et al., Nature 580:252, 2020. It differs from the mean over frames: pooled, a large ventricle weighs more than a
+small one, so a study should state both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FrameCounts", "dice_per_frame", "dice_pooled", "frame_counts", "pooled"]
+__all__ = ["FrameCounts", "frame_counts", "pooled"]
 
 
 class FrameCounts(NamedTuple):
@@ -24,31 +24,6 @@ class FrameCounts(NamedTuple):
 
     overlap: NDArray[np.int64]
     sizes: NDArray[np.int64]
-
-
-def dice_per_frame(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Dice of every frame, (T,): 1 where both masks are empty.
-
-    Args:
-        prediction, reference: (T, Y, X).
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    overlap, sizes = frame_counts(prediction, reference)
-    return np.where(sizes > 0, 2 * overlap / np.maximum(sizes, 1), 1.0)
-
-
-def dice_pooled(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
-    """Dice over all pixels of all frames together; 1 where both are empty.
-
-    Args:
-        prediction, reference: (T, Y, X).
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    return pooled(frame_counts(prediction, reference))
 
 
 def pooled(counts: FrameCounts) -> float:

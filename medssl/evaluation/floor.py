@@ -22,12 +22,10 @@ if TYPE_CHECKING:
     from medssl.training.targets import Target
 
 __all__ = [
-    "are_moments",
     "describe_floor",
     "floor_features",
     "floor_predict",
     "interval_features",
-    "is_connectivity",
     "unfitted",
 ]
 
@@ -50,13 +48,13 @@ def describe_floor(target: Target, level: str, *, fitted: bool = True) -> str | 
     if target.task == "segmentation":
         return None
     of = " of the epoch" if target.source == "event" else " of the window" if level == "window" else ""
-    if is_connectivity(target):
+    if target.has_connectivity:
         model = "ridge" if target.task == "regression" else "logistic"
         kind = f"Fisher z of the functional connectivity{of}"
         return f"{kind}, its tangent vectors and {model} regression" if fitted else kind
     if target.task == "regression":
         return "always the median of the training patients"
-    if are_moments(target):
+    if target.are_moments:
         features = "averaged waveform, intervals to the neighbouring events"
         return f"{features} and a random forest" if fitted else features
     kind = "log band powers" if target.cohort.info.kind == "signal" else "intensity histogram"
@@ -65,13 +63,13 @@ def describe_floor(target: Target, level: str, *, fitted: bool = True) -> str | 
 
 def floor_features(target: Target) -> NDArray[np.float32]:
     """Simple features of every item of a target, (n, D); of fMRI, ``connectivity_rows``."""
-    if target.task == "regression" and not is_connectivity(target):
+    if target.task == "regression" and not target.has_connectivity:
         return np.zeros((len(target), 1), dtype=np.float32)
     parts: list[NDArray[np.float32]] = []
     order: list[NDArray[np.intp]] = []
     for row in np.unique(target.rows):
         items = np.flatnonzero(target.rows == row)
-        features = _whole if target.onset_s is None else _event_features if are_moments(target) else _stretches
+        features = _whole if target.onset_s is None else _event_features if target.are_moments else _stretches
         parts.append(features(target, int(row), items))
         order.append(items)
     out = np.empty((len(target), parts[0].shape[1]), dtype=np.float32)
@@ -81,17 +79,7 @@ def floor_features(target: Target) -> NDArray[np.float32]:
 
 def unfitted(target: Target, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """``floor_features`` as they can be compared without fitting anything: (n, D)."""
-    return plain_edges(features) if is_connectivity(target) else features
-
-
-def is_connectivity(target: Target) -> bool:
-    """Whether the baseline is one of functional connectivity."""
-    return target.cohort.info.modality == "fmri" and target.task != "segmentation" and not are_moments(target)
-
-
-def are_moments(target: Target) -> bool:
-    """Whether the items are events without a length of their own (beats, not epochs)."""
-    return target.source == "event" and target.epoch_s is None
+    return plain_edges(features) if target.has_connectivity else features
 
 
 def floor_predict(
@@ -106,9 +94,8 @@ def floor_predict(
     seed: int,
     connectivity: bool = False,
 ) -> NDArray[np.float64]:
-    """Probabilities (m, K) or values (m,) of the simple baseline; ``moments`` says that the items are events without a
-    length (see ``are_moments``), ``connectivity`` that the features are ``connectivity_rows`` (see
-    ``is_connectivity``), other arguments as in ``linear_predict``."""
+    """Probabilities (m, K) or values (m,) of the simple baseline; ``moments`` and ``connectivity`` are the target's
+    ``are_moments`` and ``has_connectivity``, other arguments as in ``linear_predict``."""
     if connectivity:
         fitted = ConnectivityFloor.fit(train, patients, seed=seed)
         kind: Literal["classification", "regression"] = "regression" if task == "regression" else "classification"
@@ -171,7 +158,7 @@ def _event_features(target: Target, row: int, items: NDArray[np.intp]) -> NDArra
 def _whole(target: Target, row: int, items: NDArray[np.intp]) -> NDArray[np.float32]:
     reader = target.cohort.reader(row)
     shape = reader.shape
-    if is_connectivity(target):
+    if target.has_connectivity:
         rows = connectivity_rows(_network_input(target, row, (0,), shape)[None])
         return np.repeat(rows, len(items), axis=0)
     if target.cohort.info.kind == "signal":
@@ -191,7 +178,7 @@ def _stretches(target: Target, row: int, items: NDArray[np.intp]) -> NDArray[np.
     length = max(2, round(float(target.duration_s[items[0]]) * rate))
     starts = target.starts(items, length)
     signal = _network_input(target, row, (min(starts),), (max(starts) - min(starts) + length,))
-    if is_connectivity(target):
+    if target.has_connectivity:
         return connectivity_rows(np.stack([signal[:, s - min(starts) :][:, :length] for s in starts]))
     return np.stack([_band_powers(signal[:, s - min(starts) :][:, :length], rate) for s in starts])
 

@@ -65,26 +65,11 @@ class Plan:
         """The plan with its expected cost, for people."""
         layout = self.layout
         known = [o for o in (outcome_of(c) for c in self.cells) if o is not None and o.finished]
+        if self.facts["protocol"] in ("representation", *WITHOUT_LABELS):
+            return self._without_labels(len(known))
         left = len(self.cells) - len(known)
         steps = self.facts["settings"]["max_steps"] if self.facts["protocol"] == "finetune" else 0
         trained = sum(c.source != FLOOR for c in self.cells)
-        if self.facts["protocol"] == "representation":
-            return (
-                f"representation of {', '.join(layout.arms)} ({len(known)} of {len(layout.arms)} done before) on "
-                f"development patients of split '{self.facts['split']['name']}'; nothing is trained"
-            )
-        if self.facts["protocol"] == "retrieval":
-            return (
-                f"retrieval without labels: {len(layout.arms)} arms ({', '.join(layout.arms)}; {len(known)} done "
-                f"before), each item ranks those of the other test patients; {len(self.test_patients)} patients of "
-                f"split '{self.facts['split']['name']}'"
-            )
-        if self.facts["protocol"] == "prompt":
-            return (
-                f"segmentation by a prompt: {len(layout.arms)} arms ({', '.join(layout.arms)}; {len(known)} done "
-                f"before), one prompted place an object; {len(self.test_patients)} test patients of split "
-                f"'{self.facts['split']['name']}', the threshold from its development patients; nothing is trained"
-            )
         budgets = ", ".join(f"{b}: {round(n, 1):g} patients" for b, n in layout.budgets.items())
         lines = [
             f"study: {len(layout.arms)} arms ({', '.join(layout.arms)}) × {len(layout.budgets)} budgets "
@@ -102,6 +87,20 @@ class Plan:
         elif not left:
             lines.append("all cells are finished already; only the results are written anew")
         return "\n".join(lines)
+
+    def _without_labels(self, done: int) -> str:
+        """The plan of a protocol that trains nothing, of which some arms are done."""
+        arms, patients, split = self.layout.arms, len(self.test_patients), self.facts["split"]["name"]
+        told = {
+            "representation": f"representation of {', '.join(arms)} ({done} of {len(arms)} done before) on development "
+            f"patients of split '{split}'; nothing is trained",
+            "retrieval": f"retrieval without labels: {len(arms)} arms ({', '.join(arms)}; {done} done before), each "
+            f"item ranks those of the other test patients; {patients} patients of split '{split}'",
+            "prompt": f"segmentation by a prompt: {len(arms)} arms ({', '.join(arms)}; {done} done before), one "
+            f"prompted place an object; {patients} test patients of split '{split}', the threshold from its "
+            "development patients; nothing is trained",
+        }
+        return told[self.facts["protocol"]]
 
 
 def make_plan(
@@ -147,14 +146,10 @@ def make_plan(
     _check_leaks(of_part, the_splits, opened)
     arms = of_part[0]
     wanted = spec(architecture) if architecture is not None else shared_architecture(arms)
-    drawn = {b: [budget_patients(found, target, s, b, r) for r in range(repeats) for s in the_splits] for b in budgets}
-    sizes = {b: float(np.mean([d.n_patients for d in draws])) for b, draws in drawn.items()}
+    drawn = _draws(found, target, the_splits, protocol, budgets, repeats)
+    sizes = {b: float(np.mean([d.n_patients for d in draws])) if draws else 0.0 for b, draws in drawn.items()}
     sizes = dict(sorted(sizes.items(), key=lambda item: item[1]))
-    notes: list[str] = []
-    if protocol in WITHOUT_LABELS:
-        drawn, sizes = {NO_LABELS: []}, {NO_LABELS: 0.0}
-    if protocol == "retrieval":
-        notes = [_chance_of(found, the_splits)]
+    notes = [_chance_of(found, the_splits)] if protocol == "retrieval" else []
     simple = None
     if protocol != "representation":
         simple = describe_floor(found, level, fitted=protocol not in WITHOUT_LABELS)
@@ -250,6 +245,15 @@ def _encoders_of(encoders: Mapping[str, str], part: Split, split: str) -> dict[s
     """The encoders of one part of the split: ``{fold}`` in a source stands for its number, or its site."""
     which = re.sub("^(fold|site-)", "", part.name.removeprefix(f"{split}-"))
     return {name: source.replace("{fold}", which) for name, source in encoders.items()}
+
+
+def _draws(
+    target: Target, asked: str, splits: Sequence[Split], protocol: Protocol, budgets: Sequence[str], repeats: int
+) -> dict[str, list[Budget]]:
+    """The patients of every budget, repeat and part of the split; one budget without any where no label is used."""
+    if protocol in WITHOUT_LABELS:
+        return {NO_LABELS: []}
+    return {b: [budget_patients(target, asked, s, b, r) for r in range(repeats) for s in splits] for b in budgets}
 
 
 def _cell(

@@ -7,11 +7,11 @@ from pathlib import Path
 from medssl.errors import ConfigError
 from medssl.evaluation.arms import WITHOUT_LABELS
 from medssl.evaluation.cells import BARE, Cell
-from medssl.evaluation.floor import are_moments, floor_predict, is_connectivity
+from medssl.evaluation.floor import floor_predict
 from medssl.evaluation.frozen import decisions_of, item_features, write_predictions
 from medssl.evaluation.planning import FLOOR, Plan, budget_patients
 from medssl.evaluation.probes import knn_predict, linear_predict
-from medssl.evaluation.prompted import prompt_cell
+from medssl.evaluation.prompt import prompt_cell
 from medssl.evaluation.quality import measure_cell
 from medssl.evaluation.retrieval import retrieve_cell
 
@@ -82,8 +82,8 @@ def _frozen(cell: Cell) -> None:
     classes = len(target.classes)
     if cell.source == FLOOR:
         answers = floor_predict(
-            *given, task=target.task, moments=are_moments(target), classes=classes, seed=cell.repeat,
-            connectivity=is_connectivity(target),
+            *given, task=target.task, moments=target.are_moments, classes=classes, seed=cell.repeat,
+            connectivity=target.has_connectivity,
         )  # fmt: skip
     elif target.task == "segmentation":
         raise ConfigError(f"the {cell.options['protocol']} protocol does not serve segmentation")

@@ -12,7 +12,7 @@ from medssl.encoders.base import Encoder
 from medssl.encoders.spatio_temporal_graph import BrainWindows, SpatioTemporalGraph
 from medssl.errors import ConfigError
 from medssl.methods.base import Losses
-from medssl.methods.of_views import OfViews
+from medssl.methods.of_views import OfViews, refuse_other_views
 from medssl.methods.region_mixer import RegionMixer
 from medssl.methods.teacher import ema_update, frozen, momentum_at
 from medssl.objectives.auroc import auroc
@@ -290,11 +290,7 @@ def _suitable(encoder: Encoder, views: Views) -> SpatioTemporalGraph:
             f"ConnectivityMAE hides regions and edges of graphs of windows, which {type(encoder).__name__} has none "
             "of; choose the encoder SpatioTemporalGraph, or the method GraphMAE for BrainGraph"
         )
-    if views.kind != "signal":
-        raise ConfigError(
-            f"ConnectivityMAE learns from series of regions, but {type(views).__name__} cuts {views.kind}s; choose "
-            "SignalViews"
-        )
+    refuse_other_views(views, "signal", method="ConnectivityMAE", learns_from="series of regions", choose="SignalViews")
     if encoder.time_encoding == "gru":
         raise ConfigError(
             "a time encoding of gru sees the series, and with it the connectivity that ConnectivityMAE hides; set "

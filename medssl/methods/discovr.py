@@ -14,7 +14,7 @@ from medssl.encoders.video_vit import VideoViT
 from medssl.errors import ConfigError
 from medssl.methods.base import Losses
 from medssl.methods.masked_autoencoder import TokenDecoder
-from medssl.methods.of_views import OfViews
+from medssl.methods.of_views import OfViews, refuse_other_views
 from medssl.methods.projectors import MLPHead
 from medssl.methods.teacher import distance, ema_update, frozen, momentum_at
 from medssl.objectives.assignment import cosine_scores, new_prototypes, refuse_shares, start_head
@@ -374,10 +374,7 @@ class DISCOVR(OfViews):
 
 
 def _suitable(encoder: Encoder, views: Views) -> VideoViT:
-    if views.kind != "video":
-        raise ConfigError(
-            f"DISCOVR learns from clips of video, but {type(views).__name__} cuts {views.kind}s; choose ClipViews"
-        )
+    refuse_other_views(views, "video", method="DISCOVR", learns_from="clips of video", choose="ClipViews")
     if not isinstance(encoder, VideoViT) or encoder.leading != 1:
         what = "this one was built without" if isinstance(encoder, VideoViT) else f"{type(encoder).__name__} has none"
         raise ConfigError(

@@ -13,7 +13,7 @@ from medssl.encoders.brain_graph import BrainGraph, BrainGraphInput
 from medssl.encoders.graph_layers import graph_layer
 from medssl.errors import ConfigError
 from medssl.methods.base import Losses
-from medssl.methods.of_views import OfViews
+from medssl.methods.of_views import OfViews, refuse_other_views
 from medssl.methods.projectors import dropout
 from medssl.objectives.auroc import auroc
 from medssl.objectives.connectivity_mae import of_places
@@ -168,8 +168,5 @@ def _suitable(encoder: Encoder, views: Views) -> BrainGraph:
             f"GraphMAE hides nodes of the graph of a run, which {type(encoder).__name__} has none of; choose the "
             "encoder BrainGraph, or the method ConnectivityMAE for SpatioTemporalGraph"
         )
-    if views.kind != "signal":
-        raise ConfigError(
-            f"GraphMAE learns from series of regions, but {type(views).__name__} cuts {views.kind}s; choose SignalViews"
-        )
+    refuse_other_views(views, "signal", method="GraphMAE", learns_from="series of regions", choose="SignalViews")
     return encoder

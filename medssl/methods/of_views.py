@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medssl.errors import ConfigError
 from medssl.methods.base import Method, Readable
 from medssl.views.base import Sample, Views
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from medssl.cohort import CohortInfo, Reader
 
-__all__ = ["OfViews"]
+__all__ = ["OfViews", "refuse_other_views"]
 
 
 class OfViews(Method):
@@ -54,3 +55,20 @@ class OfViews(Method):
     def draw(self, reader: Reader, rng: np.random.Generator) -> Sample:
         """What the views read."""
         return self.views.draw(reader, rng)
+
+
+def refuse_other_views(views: Views, kind: str, *, method: str, learns_from: str, choose: str) -> None:
+    """Refuse views that cut another kind of recording than a method learns from.
+
+    Args:
+        views: as given.
+        kind: of recording.
+        method, learns_from, choose: for the message: the method, what it learns from, the views that cut it.
+
+    Raises:
+        ConfigError: they do.
+    """
+    if views.kind != kind:
+        raise ConfigError(
+            f"{method} learns from {learns_from}, but {type(views).__name__} cuts {views.kind}s; choose {choose}"
+        )

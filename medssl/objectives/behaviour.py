@@ -11,13 +11,11 @@ from torch import Tensor
 
 from medssl.errors import ConfigError
 from medssl.objectives.base import Given, Weights, full_precision, positive
-from medssl.objectives.continuous_weights import effective_number
 from medssl.objectives.contrastive import info_nce_anchors
 from medssl.objectives.pairs import AnchorLosses, ContrastiveObjective, pair_up, unit, weighted_mean
 
 __all__ = [
     "HardInfoNCE",
-    "effective_negatives",
     "hard_info_nce",
     "probabilities",
     "relative_penalties",
@@ -64,15 +62,6 @@ def relative_penalties(similarity: Tensor, *, temperature: float) -> Tensor:
     """
     own = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
     return (similarity / temperature).masked_fill(own, -torch.inf).softmax(-1)
-
-
-def effective_negatives(similarity: Tensor, *, temperature: float) -> Tensor:
-    """(N,) exponential of the entropy of ``relative_penalties``: how many negatives an anchor minds, 1 to N - 1.
-
-    >>> effective_negatives(torch.eye(4), temperature=0.1)  # all negatives alike
-    tensor([3., 3., 3., 3.])
-    """
-    return effective_number(relative_penalties(similarity, temperature=temperature))
 
 
 def tolerance(z: Tensor, labels: Tensor) -> Tensor:

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["draw_masked_slices", "hide_slices", "masked_count", "masked_slice_loss"]
-
-
-def masked_count(slices: int, ratio: float) -> int:
-    """How many of n slices are hidden: ``ceil(ratio · n)``.
-
-    >>> masked_count(64, 0.1)
-    7
-    """
-    return math.ceil(ratio * slices)
+__all__ = ["draw_masked_slices", "hide_slices", "masked_slice_loss"]
 
 
 def draw_masked_slices(filled: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    """Slices to hide, ``masked_count`` of those that each volume has.
+    """Slices to hide, ``ceil(ratio · n)`` of the n that each volume has.
 
     Args:
         filled: (B, n) booleans: slices that are there.

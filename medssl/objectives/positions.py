@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from torch.nn import functional
 from medssl.objectives.base import full_precision, positive
 
 __all__ = [
-    "PositionMoments", "gradient_weights", "merged_removal", "moments", "position_basis", "position_component",
-    "position_loss", "position_targets", "predicted_positions", "removal", "removal_from_maps", "removal_from_moments",
+    "PositionMoments", "merged_removal", "moments", "position_basis", "position_component",
+    "position_loss", "position_targets", "predicted_positions", "removal", "removal_from_moments",
 ]  # fmt: skip
 
 SMALLEST = 1e-6  # of a direction's part that others do not hold, below which it is dropped
@@ -137,7 +137,7 @@ def removal_from_moments(given: PositionMoments, *, rounds: int, ridge: float = 
 
     Args:
         given: see ``PositionMoments``.
-        rounds: at most; each takes out as many directions as there are axes.
+        rounds: at most (22 and 9 in the paper); each takes out as many directions as there are axes.
         ridge: above 0.
 
     Returns:
@@ -159,66 +159,3 @@ def removal_from_moments(given: PositionMoments, *, rounds: int, ridge: float = 
         weights = torch.linalg.solve(kept.T @ covariance @ kept + strength * identity, left).T
         kept = kept @ removal(weights)
     return kept.to(given.products)
-
-
-def gradient_weights(
-    features: Tensor, targets: Tensor, *, steps: int, lr: float, batch: int, generator: torch.Generator | None
-) -> Tensor:
-    """W (p, D) trained as published: mean squared error of sigmoids, AdamW without decay, learning rate falling to 0.
-
-    Args:
-        features: (T, D) of T cells, one row each.
-        targets: (T, p).
-        steps: of the optimiser.
-        lr: at the start, falling along a cosine.
-        batch: cells a step.
-        generator: that draws the cells, on their device.
-    """
-    weights = torch.zeros(targets.shape[-1], features.shape[-1], dtype=features.dtype, device=features.device)
-    weights.requires_grad_()
-    optimizer = torch.optim.AdamW([weights], lr=lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        drawn = torch.randint(len(features), (batch,), generator=generator, device=features.device)
-        loss = position_loss(predicted_positions(features[drawn], weights), targets[drawn])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return weights.detach()
-
-
-def removal_from_maps(
-    maps: Tensor,
-    *,
-    rounds: int,
-    solver: Literal["ridge", "sgd"] = "ridge",
-    ridge: float = 1.0,
-    steps: int = 1000,
-    lr: float = 2e-4,
-    batch: int = 4096,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """The merged map (D, D) that takes positions out of maps: ``x @ P`` for every cell's features x.
-
-    Content must not depend on position, so the maps are best of random crops.
-
-    Args:
-        maps: (B, D, *grid) of a frozen encoder.
-        rounds: 22 and 9 in the paper.
-        solver: ``"ridge"``, in closed form, or ``"sgd"``, as published.
-        ridge: see ``removal_from_moments``.
-        steps: see ``gradient_weights``.
-        lr: see ``gradient_weights``.
-        batch: see ``gradient_weights``.
-        generator: see ``gradient_weights``.
-    """
-    if solver == "ridge":
-        return removal_from_moments(moments(maps), rounds=rounds, ridge=ridge)
-    rows = maps.detach().flatten(2).transpose(1, 2).flatten(0, 1)
-    targets = position_targets(maps.shape[2:], device=rows.device, dtype=rows.dtype).repeat(len(maps), 1)
-    kept = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
-    for _ in range(rounds):
-        weights = gradient_weights(rows @ kept, targets, steps=steps, lr=lr, batch=batch, generator=generator)
-        kept = kept @ removal(weights @ kept.T)  # without what AdamW moved along directions that are gone already
-    return kept

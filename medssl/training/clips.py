@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.heads.segmentation import UNKNOWN
-from medssl.training.windows import LabelledCrops, Recordings, Starts, middle_start, random_start, start_around
+from medssl.training.labelled import LabelledCrops
+from medssl.training.windows import Recordings, Starts, middle_start, random_start, start_around
+from medssl.views.clip_sampling import clip_frames
 
 if TYPE_CHECKING:
     from medssl.heads.segmentation import SegmentationHead
@@ -45,8 +47,7 @@ def frames_of_clips(starts: Sequence[int], length: int, period: int, frames: int
     >>> frames_of_clips([-2, 5], 4, 2, 10).tolist()
     [[0, 0, 2, 4], [5, 7, 9, 9]]
     """
-    shown = np.asarray(starts, dtype=np.int64)[:, None] + np.arange(length, dtype=np.int64) * period
-    return np.asarray(np.clip(shown, 0, frames - 1))
+    return np.asarray(np.clip(clip_frames(starts, length, period), 0, frames - 1))
 
 
 def clip_around(frame: int, frames: int, length: int, period: int, rng: np.random.Generator) -> int:

@@ -31,6 +31,7 @@ from medssl.training.fitting import StepData, best_precision, fit, is_cpu, make_
 from medssl.training.head_start import start_head
 from medssl.training.heads import choose_size, default_encoder, let_learn, make_head, resolved_start, window_samples
 from medssl.training.inference import Testing, embed_items
+from medssl.training.labelled import LabelledBags, LabelledCrops, LabelledWindows
 from medssl.training.levels import describe_level, make_decisions
 from medssl.training.metrics_log import MetricsLog
 from medssl.training.models import Model, save_model
@@ -42,7 +43,7 @@ from medssl.training.sequences import Embedded, LabelledSequences, epoch_spacing
 from medssl.training.settings import FinetuneSettings
 from medssl.training.targets import Target, Task, resolve_target
 from medssl.training.validation import BestOnValidation
-from medssl.training.windows import LabelledBags, LabelledCrops, LabelledWindows, Recordings
+from medssl.training.windows import Recordings
 
 __all__ = ["check_leak", "finetune", "strata_for", "train_and_test"]
 

@@ -31,7 +31,6 @@ __all__ = [
     "choose_size",
     "class_weights",
     "default_encoder",
-    "is_run",
     "let_learn",
     "make_head",
     "resolved_start",
@@ -53,7 +52,7 @@ def default_encoder(info: CohortInfo, channels: int, target: Target) -> Encoder:
 
     ResEnc for volumes and video, ResNet1d for signals, ConnectivityMLP for runs of functional MRI.
     """
-    if is_run(target):
+    if target.are_runs:
         from medssl.encoders.connectivity_mlp import ConnectivityMLP
 
         return ConnectivityMLP(in_channels=channels)
@@ -111,7 +110,7 @@ def window_samples(target: Target, settings: FinetuneSettings) -> float:
     if rate is None:
         raise ConfigError("the signals of the cohort have different rates; prepare them with one rate_hz")
     default = (target.epoch_s or EVENT_WINDOW_S) if target.source == "event" else LABEL_WINDOW_S
-    if is_run(target):
+    if target.are_runs:
         default = math.inf  # connectivity wants every volume there is
     return min((settings.window_s or default) * rate, typical_shape(target)[0])
 
@@ -227,11 +226,6 @@ def class_weights(target: Target, items: NDArray[np.int64]) -> tuple[float, ...]
     return tuple(float(w) for w in inverse * np.count_nonzero(counts) / inverse.sum())
 
 
-def is_run(target: Target) -> bool:
-    """Whether the items are whole runs of functional MRI."""
-    return target.cohort.info.modality == "fmri" and target.source != "event"
-
-
 def augmentation_for(target: Target, size: tuple[int, ...]) -> Views | None:
     """Random changes that keep the label true; None where none is known to.
 
@@ -239,7 +233,7 @@ def augmentation_for(target: Target, size: tuple[int, ...]) -> Views | None:
     changes places. Windows around an event keep it in their middle and in sight. What is noise in other signals is
     connectivity in functional MRI, which has none.
     """
-    if is_run(target):
+    if target.are_runs:
         return None
     if target.cohort.info.kind == "volume":
         from medssl.views.volume import VolumeViews

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import glob
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medssl.adapters.recording import Ids, Recording, Rejected
+from medssl.adapters.recording import Recording, Rejected
 from medssl.cohort import CohortInfo
 from medssl.cohort.preparation import Preparation, Prepared
-from medssl.cohort.recipe import Item, Recipe, load_recipe
+from medssl.cohort.recipe import Item, Recipe
 from medssl.configurable import build
 from medssl.errors import ConfigError, MedSSLError, UnreadableRecording
 from medssl.progress import track
@@ -27,11 +26,12 @@ from medssl.training.contract import match_input
 from medssl.training.inference import Testing, answers_of, applied, predict_windows, segment
 from medssl.training.models import Model, load_model
 from medssl.training.predict_clips import segment_clip
+from medssl.training.raw_source import items_of_source
 from medssl.training.run import write_atomic, write_json
 from medssl.training.targets import event_start
 from medssl.training.windows import LazyWindows, cut, fixed_starts
 
-__all__ = ["predict", "raw_source"]
+__all__ = ["predict"]
 
 Format = Literal["nifti", "dicom-seg", "csv", "auto"]
 Row = dict[str, Any]
@@ -75,7 +75,7 @@ def predict(
         raise ConfigError(f"a {model.target['task']} model does not write {format}; choose {allowed} or auto")
     if format == "dicom-seg" and model.inputs.kind == "video":
         raise ConfigError("masks of video are written as NIfTI, not as dicom-seg; choose nifti or auto")
-    items = list(_items(source, model.inputs.kind, recipe, options or {}))
+    items = list(items_of_source(source, model.inputs.kind, recipe, options or {}))
     if not items:
         raise MedSSLError(f"'{source}' holds no {model.inputs.kind} file; give a file, or a folder of them")
     out.mkdir(parents=True, exist_ok=True)
@@ -326,53 +326,6 @@ def _preparation(model: Model) -> Preparation:
         if value is not None and name in arguments and arguments[name] is None:
             arguments[name] = list(value) if isinstance(value, tuple) else value
     return build(settings, Preparation)  # type: ignore[type-abstract]
-
-
-def _items(
-    source: Path, kind: str, recipe: str, options: Mapping[str, Any]
-) -> Iterator[tuple[Recipe | None, Item | Rejected]]:
-    """Every input at or below ``source`` with the recipe that reads it."""
-    if not source.exists():
-        raise MedSSLError(f"'{source}' does not exist; give a file or a folder")
-    if source.is_file() and recipe == "auto" and not options:
-        name = re.sub(r"(\.nii)?\.[^.]+$", "", source.name)
-        yield load_recipe("folder", {"kind": kind}), Item(source, Ids(patient=name, recording=name))
-        return
-    folder, recipe, chosen = raw_source(source, kind, recipe, options)
-    loaded = load_recipe(recipe, chosen)
-    if loaded.kind != kind:
-        raise ConfigError(f"recipe '{recipe}' reads {loaded.kind}s but the model takes {kind}s")
-    found: Iterable[Item | Rejected] = loaded.find(folder)
-    yield from ((loaded, item) for item in found)
-
-
-def raw_source(
-    source: Path, kind: str, recipe: str, options: Mapping[str, Any]
-) -> tuple[Path, str, dict[str, Any]]:  # fmt: skip
-    """The folder, recipe and options that read a file or folder of raw recordings of a kind.
-
-    Args:
-        source: exists.
-        kind: of the recordings.
-        recipe: ``auto`` looks whether a folder holds DICOM.
-        options: of the recipe.
-    """
-    folder, chosen = source, dict(options)
-    if source.is_file() and recipe in ("auto", "folder"):
-        folder, chosen = source.parent, {"glob": glob.escape(source.name), **chosen}
-    if recipe == "auto":
-        recipe = "dicom" if kind == "volume" and source.is_dir() and _has_dicom(source) else "folder"
-        if recipe == "dicom":  # a prediction needs no patient id, only a name
-            chosen = {"patient": "any", **chosen}
-    return folder, recipe, {"kind": kind, **chosen} if recipe == "folder" else chosen
-
-
-def _has_dicom(folder: Path) -> bool:
-    for file in sorted(p for p in folder.rglob("*") if p.is_file())[:50]:
-        with file.open("rb") as handle:
-            if handle.read(132)[128:] == b"DICM":
-                return True
-    return False
 
 
 def _is_dicom(recording: Recording) -> bool:

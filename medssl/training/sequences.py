@@ -13,8 +13,9 @@ from torch import Tensor
 from medssl.errors import ConfigError
 from medssl.heads.sequence import OUTSIDE
 from medssl.heads.windows import WindowsHead
+from medssl.training.labelled import LabelledWindows
 from medssl.training.targets import Target
-from medssl.training.windows import LabelledWindows, Recordings, Starts
+from medssl.training.windows import Recordings, Starts
 
 __all__ = ["Embedded", "LabelledSequences", "epoch_spacing", "in_sequences", "runs_of", "sequence_starts", "unbroken"]
 

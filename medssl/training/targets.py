@@ -82,6 +82,22 @@ class Target:
         shortest, longest = float(self.duration_s.min()), float(self.duration_s.max())
         return longest if shortest > 0 and longest - shortest <= 0.01 * longest else None
 
+    @property
+    def are_moments(self) -> bool:
+        """Whether the items are events without a length of their own (beats, not epochs)."""
+        return self.source == "event" and self.epoch_s is None
+
+    @property
+    def has_connectivity(self) -> bool:
+        """Whether functional connectivity describes the items: runs of functional MRI, or windows or epochs of them."""
+        info = self.cohort.info
+        return info.modality == "fmri" and info.kind == "signal" and not self.are_moments
+
+    @property
+    def are_runs(self) -> bool:
+        """Whether the items are runs of functional MRI, of which connectivity wants every volume, unlike of epochs."""
+        return self.has_connectivity and self.source != "event"
+
     def starts(self, items: NDArray[np.int64], size: int) -> list[int]:
         """First samples of windows of ``size`` samples around the middle of events (or windows) of a signal."""
         rate = self.cohort.info.rate_hz

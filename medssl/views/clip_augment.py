@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medssl.views.rows import chosen, on_rows, seeded_noise, seeds, uniform
+from medssl.views.rows import chosen, column, on_rows, seeded_noise, seeds, sometimes, uniform
 
 __all__ = ["ClipAugmentation", "apply_intensity", "apply_spatial", "draw_parameters"]
 
@@ -75,9 +75,6 @@ def draw_parameters(n: int, settings: ClipAugmentation, generator: torch.Generat
     def log_uniform(shape: int | tuple[int, ...], bounds: tuple[float, float]) -> Tensor:
         return uniform(shape, math.log(bounds[0]), math.log(bounds[1]), g).exp()
 
-    def where(probability: float, drawn: Tensor, neutral: float) -> Tensor:
-        return torch.where(chosen(n, probability, g), drawn, neutral)
-
     moved = chosen(n, settings.affine, g)
     largest = math.radians(settings.rotation_deg)
     deep = chosen(n, settings.tgc, g).unsqueeze(1)
@@ -85,10 +82,10 @@ def draw_parameters(n: int, settings: ClipAugmentation, generator: torch.Generat
         "flip": chosen(n, settings.flip, g),
         "rotation": torch.where(moved, uniform(n, -largest, largest, g), 0.0),
         "scale": torch.where(moved, log_uniform(n, settings.scale), 1.0),
-        "gain": where(settings.gain, log_uniform(n, settings.gain_factor), 1.0),
+        "gain": sometimes(settings.gain, log_uniform(n, settings.gain_factor), 1.0, g),
         "tgc": torch.where(deep, log_uniform((n, SLIDERS), settings.tgc_factor), 1.0),
-        "gamma": where(settings.gamma, log_uniform(n, settings.gamma_power), 1.0),
-        "speckle_sd": where(settings.speckle, uniform(n, 0, settings.speckle_sd, g), 0.0),
+        "gamma": sometimes(settings.gamma, log_uniform(n, settings.gamma_power), 1.0, g),
+        "speckle_sd": sometimes(settings.speckle, uniform(n, 0, settings.speckle_sd, g), 0.0, g),
         "noise_seed": seeds(g),
     }
 
@@ -124,7 +121,7 @@ def apply_intensity(x: Tensor, parameters: Parameters) -> Tensor:
     p = parameters
     x = on_rows(x, p["speckle_sd"] > 0, lambda r, i: _speckle(r, p["speckle_sd"][i], p["noise_seed"]))
     x = on_rows(x, (p["tgc"] != 1).any(1), lambda r, i: _multiplied(r, _over_depth(p["tgc"][i], r)))
-    x = on_rows(x, p["gain"] != 1, lambda r, i: _multiplied(r, _column(p["gain"][i], r)))
+    x = on_rows(x, p["gain"] != 1, lambda r, i: _multiplied(r, column(p["gain"][i], r)))
     return on_rows(x, p["gamma"] != 1, lambda r, i: _gamma(r, p["gamma"][i]))
 
 
@@ -149,20 +146,16 @@ def _multiplied(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _speckle(x: Tensor, sd: Tensor, seed: Tensor) -> Tensor:
-    return _multiplied(x, (1 + seeded_noise(x, seed) * _column(sd, x)).clamp_min(0))
+    return _multiplied(x, (1 + seeded_noise(x, seed) * column(sd, x)).clamp_min(0))
 
 
 def _gamma(x: Tensor, power: Tensor) -> Tensor:
     low, high = _range(x)
     span = (high - low).clamp_min(1e-6)
-    return ((x - low) / span).clamp(0, 1).pow(_column(power, x)) * span + low
+    return ((x - low) / span).clamp(0, 1).pow(column(power, x)) * span + low
 
 
 def _over_depth(factors: Tensor, x: Tensor) -> Tensor:
     """(N, depths) factors at equal distances from top to bottom → (N, 1, 1, H, 1)."""
     along = functional.interpolate(factors.unsqueeze(1), size=x.shape[3], mode="linear", align_corners=True)
     return along.to(x.dtype).view(len(x), 1, 1, -1, 1)
-
-
-def _column(values: Tensor, x: Tensor) -> Tensor:
-    return values.to(x.dtype).view(-1, 1, 1, 1, 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["chosen", "on_rows", "seeded_noise", "seeds", "uniform"]
+__all__ = ["chosen", "column", "on_rows", "seeded_noise", "seeds", "sometimes", "uniform"]
 
 
 def chosen(n: int, probability: float, generator: torch.Generator) -> Tensor:
@@ -21,6 +21,11 @@ def uniform(shape: int | tuple[int, ...], low: float, high: float, generator: to
     return low + (high - low) * torch.rand(size, generator=generator, device=generator.device)
 
 
+def sometimes(probability: float, drawn: Tensor, neutral: float, generator: torch.Generator) -> Tensor:
+    """(n,) what was drawn, each with the probability, else a neutral value."""
+    return torch.where(chosen(len(drawn), probability, generator), drawn, neutral)
+
+
 def seeds(generator: torch.Generator) -> Tensor:
     """A scalar int64 from which noise can be drawn again later."""
     return torch.randint(2**62, (), generator=generator, device=generator.device)
@@ -30,6 +35,11 @@ def seeded_noise(like: Tensor, seed: Tensor) -> Tensor:
     """Standard normal numbers in the shape of ``like``, the same whenever seed, shape and device are the same."""
     generator = torch.Generator(device=like.device).manual_seed(int(seed))
     return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """(n,) values to be broadcast over rows of the type and number of axes of ``like``."""
+    return values.to(like.dtype).view(-1, *(1,) * (like.ndim - 1))
 
 
 def on_rows(x: Tensor, rows: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

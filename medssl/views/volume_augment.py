@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from medssl.views.dihedral import apply_dihedral, draw_dihedral
 from medssl.views.resolution import apply_along, blur_matrix, coarse_matrix
-from medssl.views.rows import chosen, on_rows, seeded_noise, seeds, uniform
+from medssl.views.rows import chosen, column, on_rows, seeded_noise, seeds, sometimes, uniform
 
 __all__ = ["STYLE", "VolumeAugmentation", "apply_intensity", "apply_spatial", "draw_parameters"]
 
@@ -77,9 +77,6 @@ def draw_parameters(shape: tuple[int, ...], settings: VolumeAugmentation, genera
     """
     n, g = shape[0], generator
 
-    def where(probability: float, drawn: Tensor, neutral: float) -> Tensor:
-        return torch.where(chosen(n, probability, g), drawn, neutral)
-
     def log_uniform(bounds: tuple[float, float]) -> Tensor:
         low, high = torch.tensor(bounds).log().tolist()
         return uniform(n, low, high, g).exp()
@@ -90,12 +87,12 @@ def draw_parameters(shape: tuple[int, ...], settings: VolumeAugmentation, genera
         **draw_dihedral(n, g, flip=settings.flip, turn=settings.turn, square=shape[-1] == shape[-2]),
         "rotation": torch.where(moved[:, None], uniform((n, 3), -1, 1, g) * angle, 0.0),
         "scale": torch.where(moved, log_uniform(settings.scale), 1.0),
-        "blur_sd": where(settings.blur, uniform(n, *settings.blur_sd, g), 0.0),
-        "coarse": where(settings.coarse, uniform(n, *settings.coarse_factor, g), 1.0),
-        "noise_sd": where(settings.noise, uniform(n, 0, settings.noise_sd, g), 0.0),
-        "brightness": where(settings.brightness, uniform(n, *settings.brightness_factor, g), 1.0),
-        "contrast": where(settings.contrast, uniform(n, *settings.contrast_factor, g), 1.0),
-        "gamma": where(settings.gamma, log_uniform(settings.gamma_power), 1.0),
+        "blur_sd": sometimes(settings.blur, uniform(n, *settings.blur_sd, g), 0.0, g),
+        "coarse": sometimes(settings.coarse, uniform(n, *settings.coarse_factor, g), 1.0, g),
+        "noise_sd": sometimes(settings.noise, uniform(n, 0, settings.noise_sd, g), 0.0, g),
+        "brightness": sometimes(settings.brightness, uniform(n, *settings.brightness_factor, g), 1.0, g),
+        "contrast": sometimes(settings.contrast, uniform(n, *settings.contrast_factor, g), 1.0, g),
+        "gamma": sometimes(settings.gamma, log_uniform(settings.gamma_power), 1.0, g),
         "noise_seed": seeds(g),
     }
 
@@ -132,7 +129,7 @@ def apply_intensity(x: Tensor, parameters: Parameters) -> Tensor:
     p = parameters
     x = on_rows(x, (p["blur_sd"] > 0) | (p["coarse"] > 1), lambda r, i: _blur(r, p["blur_sd"][i], p["coarse"][i]))
     x = on_rows(x, p["noise_sd"] > 0, lambda r, i: _noise(r, p["noise_sd"][i], p["noise_seed"]))
-    x = on_rows(x, p["brightness"] != 1, lambda r, i: r * _column(p["brightness"][i], r))
+    x = on_rows(x, p["brightness"] != 1, lambda r, i: r * column(p["brightness"][i], r))
     x = on_rows(x, p["contrast"] != 1, lambda r, i: _contrast(r, p["contrast"][i]))
     return on_rows(x, p["gamma"] != 1, lambda r, i: _gamma(r, p["gamma"][i]))
 
@@ -165,21 +162,17 @@ def _blur(x: Tensor, sd: Tensor, factor: Tensor) -> Tensor:
 
 
 def _noise(x: Tensor, sd: Tensor, seed: Tensor) -> Tensor:
-    return x + seeded_noise(x, seed) * _column(sd, x) * x.std((1, 2, 3, 4), keepdim=True)
+    return x + seeded_noise(x, seed) * column(sd, x) * x.std((1, 2, 3, 4), keepdim=True)
 
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
     axes = (2, 3, 4)
     mean = x.mean(axes, keepdim=True)
-    stretched = (x - mean) * _column(factor, x) + mean
+    stretched = (x - mean) * column(factor, x) + mean
     return torch.minimum(torch.maximum(stretched, x.amin(axes, keepdim=True)), x.amax(axes, keepdim=True))
 
 
 def _gamma(x: Tensor, power: Tensor) -> Tensor:
     low, high = x.amin((2, 3, 4), keepdim=True), x.amax((2, 3, 4), keepdim=True)
     span = (high - low).clamp_min(1e-6)
-    return ((x - low) / span).clamp(0, 1).pow(_column(power, x)) * span + low
-
-
-def _column(values: Tensor, x: Tensor) -> Tensor:
-    return values.to(x.dtype).view(-1, 1, 1, 1, 1)
+    return ((x - low) / span).clamp(0, 1).pow(column(power, x)) * span + low

@@ -1,11 +1,11 @@
-"""Dice of clips, pooled and frame by frame."""
+"""Dice of clips, pooled over their frames."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from medssl.evaluation.clip_dice import dice_per_frame, dice_pooled
+from medssl.evaluation.clip_dice import frame_counts, pooled
 
 
 def test_a_small_mask_weighs_less_when_pooled():
@@ -13,16 +13,16 @@ def test_a_small_mask_weighs_less_when_pooled():
     reference[0, :8, :10] = reference[1, :1, :2] = True
     prediction = reference.copy()
     prediction[1] = False
-    np.testing.assert_allclose(dice_per_frame(prediction, reference), [1, 0])
-    assert dice_pooled(prediction, reference) == pytest.approx(160 / 162)
+    found = frame_counts(prediction, reference)
+    assert found.overlap.tolist() == [80, 0] and found.sizes.tolist() == [160, 2]
+    assert pooled(found) == pytest.approx(160 / 162)
 
 
 def test_two_empty_masks_agree():
     empty = np.zeros((3, 4, 4), bool)
-    np.testing.assert_array_equal(dice_per_frame(empty, empty), [1, 1, 1])
-    assert dice_pooled(empty, empty) == 1.0
+    assert pooled(frame_counts(empty, empty)) == 1.0
 
 
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="differ in shape"):
-        dice_pooled(np.zeros((1, 2, 2), bool), np.zeros((1, 2, 3), bool))
+        frame_counts(np.zeros((1, 2, 2), bool), np.zeros((1, 2, 3), bool))

@@ -12,7 +12,7 @@ from medssl.cohort import Cohort
 from medssl.cohort.writer import prepare
 from medssl.evaluation import probes
 from medssl.evaluation.connectivity_floor import ConnectivityFloor, connectivity_rows, plain_edges
-from medssl.evaluation.floor import describe_floor, floor_features, floor_predict, is_connectivity, unfitted
+from medssl.evaluation.floor import describe_floor, floor_features, floor_predict, unfitted
 from medssl.evaluation.study import evaluate
 from medssl.splits import split
 from medssl.training.settings import FinetuneSettings
@@ -129,7 +129,7 @@ def target(cohort: Path, task: str = "classification", name: str = "group") -> T
 
 def test_it_is_the_baseline_of_cohorts_of_fmri(cohort: Path) -> None:
     groups, ages = target(cohort), target(cohort, "regression", "age")
-    assert is_connectivity(groups) and is_connectivity(ages)
+    assert groups.has_connectivity and ages.has_connectivity and groups.are_runs
     expected = "Fisher z of the functional connectivity, its tangent vectors and logistic regression"
     assert describe_floor(groups, "recording") == expected
     assert describe_floor(ages, "recording") == expected.replace("logistic", "ridge")

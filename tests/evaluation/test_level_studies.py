@@ -12,7 +12,7 @@ from toy_cohorts import make_cohort
 
 from medssl.cohort import Cohort
 from medssl.errors import CohortError, ConfigError
-from medssl.evaluation.floor import are_moments, describe_floor, floor_features
+from medssl.evaluation.floor import describe_floor, floor_features
 from medssl.evaluation.study import evaluate
 from medssl.report import report
 from medssl.splits import split
@@ -100,7 +100,7 @@ def test_the_floor_of_a_window_sees_that_window_alone(nights: Path) -> None:
     target = resolve_target(cohort, "classification", "group")
     windows = make_decisions(target, FinetuneSettings(level="window", window_s=2.0, test_windows=24)).parts
     stages = resolve_target(cohort, "classification", "stage:A,B,C")
-    assert not are_moments(stages) and not are_moments(windows)
+    assert not stages.are_moments and not windows.are_moments
     assert describe_floor(windows, "window") == "log band powers of the window and logistic regression"
     of_windows, of_epochs = floor_features(windows), floor_features(stages)
     first = (windows.rows == 0) & (windows.onset_s == 8.0)

@@ -11,7 +11,6 @@ from torch import Tensor
 from medssl.errors import ConfigError
 from medssl.objectives.behaviour import (
     HardInfoNCE,
-    effective_negatives,
     hard_info_nce,
     probabilities,
     relative_penalties,
@@ -60,14 +59,15 @@ def test_small_temperatures_see_the_nearest_negative_alone() -> None:
     nearest = similarity.clone().fill_diagonal_(-math.inf).amax(-1)
     limit = (nearest - similarity.diagonal()).clamp_min(0)
     torch.testing.assert_close(temperature * own_losses(similarity, temperature), limit, atol=2e-3, rtol=0)
-    assert effective_negatives(similarity, temperature=temperature).max() < 1.01
+    assert relative_penalties(similarity, temperature=temperature).amax(-1).min() > 0.99
 
 
 def test_large_temperatures_see_all_negatives_alike() -> None:
     similarity, temperature = cosines(), 200.0
     limit = -similarity.diagonal() / temperature + similarity.mean(-1) / temperature + math.log(6)
     torch.testing.assert_close(own_losses(similarity, temperature), limit, atol=1e-4, rtol=0)
-    assert effective_negatives(similarity, temperature=temperature).min() > 4.999
+    penalties = relative_penalties(similarity, temperature=temperature)
+    torch.testing.assert_close(penalties, (1 - torch.eye(6).double()) / 5, atol=2e-3, rtol=0)
 
 
 def test_tolerance_by_hand() -> None:

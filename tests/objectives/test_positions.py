@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medssl.errors import ConfigError
 from medssl.objectives import positions
-from medssl.objectives.positions import moments, position_basis, position_targets, removal, removal_from_maps
+from medssl.objectives.positions import moments, position_basis, position_targets, removal, removal_from_moments
 
 GRIDS = [(6,), (4, 4), (3, 5), (2, 3, 4), (1, 4, 3), (1,)]
 
@@ -134,14 +134,14 @@ def test_closed_form_equals_ridge_regression_on_the_cleaned_features_round_by_ro
         cleaned = centred @ kept
         left = torch.linalg.solve(cleaned.T @ cleaned / len(x) + strength * torch.eye(8), cleaned.T @ y / len(x)).T
         kept = kept @ removal(left)
-    found = positions.removal_from_moments(moments(maps), rounds=rounds, ridge=1e-2)
+    found = removal_from_moments(moments(maps), rounds=rounds, ridge=1e-2)
     torch.testing.assert_close(found, kept, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("grid", [(12,), (4, 5), (3, 3, 4)])
 def test_positions_cannot_be_told_any_more_and_little_else_is_lost(grid: tuple[int, ...]) -> None:
     maps = positional_maps(grid, width=12)
-    clean = torch.einsum("bd...,de->be...", maps, removal_from_maps(maps, rounds=2))
+    clean = torch.einsum("bd...,de->be...", maps, removal_from_moments(moments(maps), rounds=2))
     assert explained(maps) > 0.5 > 0.1 > explained(clean)
     lost = torch.linalg.matrix_rank(rows(maps)) - torch.linalg.matrix_rank(rows(clean), rtol=1e-6)
     assert len(grid) <= lost <= 2 * len(grid)
@@ -149,34 +149,19 @@ def test_positions_cannot_be_told_any_more_and_little_else_is_lost(grid: tuple[i
 
 def test_purely_positional_features_are_taken_out_whole_and_nothing_else() -> None:
     maps = positional_maps((4, 5), noise=0.0)
-    free = removal_from_maps(maps, rounds=5)
+    free = removal_from_moments(moments(maps), rounds=5)
     centred = rows(maps) - rows(maps).mean(0)
     assert (centred @ free).abs().max() < 1e-6 * centred.abs().max()
     assert torch.linalg.matrix_rank(free, rtol=1e-6) == 8 - 2, "stops where nothing is left to predict"
 
 
 def test_axes_of_one_cell_and_constant_features_take_nothing_out() -> None:
-    assert torch.equal(removal_from_maps(random(6, 5, 1), rounds=3), torch.eye(5).double())
-    assert torch.equal(removal_from_maps(torch.ones(6, 5, 4, 4), rounds=3), torch.eye(5))
-    flat = removal_from_maps(positional_maps((1, 4, 3)), rounds=1)
+    assert torch.equal(removal_from_moments(moments(random(6, 5, 1)), rounds=3), torch.eye(5).double())
+    assert torch.equal(removal_from_moments(moments(torch.ones(6, 5, 4, 4)), rounds=3), torch.eye(5))
+    flat = removal_from_moments(moments(positional_maps((1, 4, 3))), rounds=1)
     assert torch.linalg.matrix_rank(flat, rtol=1e-6) == 8 - 2
-
-
-def test_gradient_descent_takes_out_what_ridge_regression_does() -> None:
-    maps = positional_maps((4, 5), width=12)
-    maps = maps - maps.mean((0, 2, 3), keepdim=True)  # its sigmoids have no bias
-
-    def cleaned() -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        free = removal_from_maps(maps, rounds=2, solver="sgd", steps=150, lr=0.1, batch=128, generator=generator)
-        return torch.einsum("bd...,de->be...", maps, free)
-
-    once = cleaned()
-    assert explained(maps) > 0.9 and explained(once) < 0.3
-    assert torch.linalg.matrix_rank(rows(once), rtol=1e-6) == 12 - 2 * 2
-    assert torch.equal(once, cleaned())
 
 
 def test_no_ridge_is_refused() -> None:
     with pytest.raises(ConfigError, match="ridge above 0"):
-        removal_from_maps(random(2, 3, 4), rounds=1, ridge=0.0)
+        removal_from_moments(moments(random(2, 3, 4)), rounds=1, ridge=0.0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medssl.evaluation.prompting import (
+from medssl.evaluation.map_similarity import (
     cell_labels,
     enlarged_maps,
     object_similarity,

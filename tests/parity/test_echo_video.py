@@ -10,7 +10,8 @@ import pytest
 from medssl.adapters.echo_colour import ybr_full_to_rgb
 from medssl.adapters.echo_tracing import disc_volume, ejection_fraction, trace_mask
 from medssl.adapters.sector import wedge_mask
-from medssl.evaluation.clip_dice import dice_per_frame, dice_pooled
+from medssl.evaluation.clip_dice import frame_counts, pooled
+from medssl.evaluation.metrics import segmentation_metrics
 from medssl.views.clip_sampling import clip_length, clip_starts, padded_frames
 
 Golden = Callable[[str], Mapping[str, np.ndarray]]
@@ -58,5 +59,10 @@ def test_full_range_chrominance(vectors: Vectors) -> None:
 
 def test_dice(vectors: Vectors) -> None:
     prediction, reference = vectors["dice_pred"], vectors["dice_gt"]
-    np.testing.assert_allclose(dice_per_frame(prediction, reference), vectors["dice_per_frame"], rtol=1e-12)
-    assert dice_pooled(prediction, reference) == pytest.approx(float(vectors["dice_pooled"]), rel=1e-12)
+    found = [
+        segmentation_metrics(mask, traced, spacing_mm=(1, 1), labels={1: "left ventricle"})[0]
+        for mask, traced in zip(prediction, reference, strict=True)
+    ]
+    assert {row.metric for row in found} == {"dice"}
+    np.testing.assert_allclose([row.value for row in found], vectors["dice_per_frame"], rtol=1e-12)
+    assert pooled(frame_counts(prediction, reference)) == pytest.approx(float(vectors["dice_pooled"]), rel=1e-12)

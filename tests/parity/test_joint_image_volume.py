@@ -16,7 +16,7 @@ from medssl.encoders.slice_attention import SliceAttention, filled_mean
 from medssl.encoders.slice_transformer import level_vectors
 from medssl.objectives.assignment import assign, prediction_loss, sinkhorn
 from medssl.objectives.deep_cluster import cluster_loss, spherical_kmeans
-from medssl.objectives.joint_image_volume import hide_slices, masked_count, masked_slice_loss
+from medssl.objectives.joint_image_volume import draw_masked_slices, hide_slices, masked_slice_loss
 from medssl.objectives.pairs import unit
 from medssl.optim import lr_factor
 
@@ -93,7 +93,8 @@ def test_loss_of_clusters_and_its_gradient(vectors: Vectors) -> None:
 
 def test_how_many_slices_are_hidden(vectors: Vectors) -> None:
     for slices, percent, count in vectors["mask_counts"].tolist():
-        assert masked_count(int(slices), percent / 100) == count
+        there = torch.ones(1, int(slices), dtype=torch.bool)
+        assert draw_masked_slices(there, percent / 100, torch.Generator().manual_seed(0)).sum() == count
 
 
 def attention(vectors: Vectors) -> SliceAttention:

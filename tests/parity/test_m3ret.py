@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from medssl.evaluation.neighbours import class_votes, neighbours
-from medssl.evaluation.relevance import relevant
-from medssl.evaluation.retrieval import ranking_scores
+from medssl.evaluation.search.measures import ranking_scores
+from medssl.evaluation.search.relevance import relevant
 from medssl.objectives.assignment import centred, prediction_loss, sinkhorn, updated_centre
 from medssl.objectives.dino import koleo
 from medssl.objectives.pairs import unit

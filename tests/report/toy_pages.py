@@ -11,7 +11,7 @@ import toy_studies
 from toy_studies import BEATS, MASKS, PATIENTS, make_plan
 
 from medssl.evaluation.cells import Cell
-from medssl.evaluation.searching import search
+from medssl.evaluation.search import search
 from medssl.evaluation.study import run_study
 from medssl.training.example_stacks import example_stack
 

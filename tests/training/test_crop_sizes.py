@@ -21,9 +21,10 @@ from medssl.optim import Optim
 from medssl.splits import split
 from medssl.training.finetune import finetune
 from medssl.training.heads import choose_size
+from medssl.training.labelled import LabelledWindows
 from medssl.training.settings import FinetuneSettings
 from medssl.training.targets import resolve_target
-from medssl.training.windows import LabelledWindows, Recordings
+from medssl.training.windows import Recordings
 from medssl.views.volume import VolumeViews
 
 

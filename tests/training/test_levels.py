@@ -14,12 +14,13 @@ from medssl.cohort import Cohort
 from medssl.errors import CohortError, ConfigError
 from medssl.splits import split
 from medssl.training.finetune import finetune
+from medssl.training.labelled import LabelledBags
 from medssl.training.levels import describe_level, group_means, level_of, make_decisions
 from medssl.training.models import load_model
 from medssl.training.predict import predict
 from medssl.training.settings import FinetuneSettings
 from medssl.training.targets import Target, resolve_target
-from medssl.training.windows import LabelledBags, Recordings
+from medssl.training.windows import Recordings
 
 QUICK = {"max_steps": 3, "batch_size": 4, "progress": False, "accelerator": "cpu", "precision": "32-true"}
 

@@ -1,9 +1,7 @@
-"""Where crops and windows lie, at the edges too, and which items are drawn how often."""
+"""Where windows lie, at the edges too, and how they are read."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,6 @@ from medssl.cohort import Cohort
 from medssl.training.targets import Target, resolve_target
 from medssl.training.windows import (
     ClipRule,
-    LabelledBags,
-    LabelledCrops,
-    LabelledWindows,
     Recordings,
     cut,
     fixed_starts,
@@ -75,50 +70,6 @@ def test_channels_are_chosen_with_their_scales(signals: Path) -> None:
     assert np.array_equal(second.network_input(2, second.whole(2)), whole[1:])
 
 
-def test_labelled_crops_show_classes_and_map_mask_values(volumes: Path) -> None:
-    target = resolve_target(Cohort(volumes), "segmentation", "organs")
-    crops = LabelledCrops(
-        target, np.arange(len(target)), recordings(target, cache_gb=1.0), size=(6, 6, 6), foreground=1.0
-    )
-    rng = np.random.default_rng(0)
-    seen = Counter(int(v) for _ in range(40) for v in np.unique(crops.draw(3, rng)["y"][0, 2:5, 2:5, 2:5]))
-    assert set(seen) == {0, 1, 2}  # stored values 1 and 3 became classes 1 and 2
-    assert min(seen[1], seen[2]) > 8
-
-
-def test_balanced_windows_give_every_class_its_share(signals: Path) -> None:
-    target = resolve_target(Cohort(signals), "classification", "beat")
-    options = {"size": (64,)}
-    items = np.arange(len(target))
-    balanced = LabelledWindows(target, items, recordings(target, cache_gb=1.0), balance=True, **options)
-    plain = LabelledWindows(target, items, recordings(target, cache_gb=1.0), balance=False, **options)
-    share = np.mean(target.y[balanced.order(np.random.default_rng(0))])
-    assert share == pytest.approx(0.5, abs=0.1)
-    assert sorted(plain.order(np.random.default_rng(0))) == list(items)
-    assert np.mean(target.y) < 0.3
-
-
-def test_items_without_any_of_several_labels_are_drawn_too(signals: Path) -> None:
-    """They are all there is to learn from that a recording may have none of the labels."""
-    target = resolve_target(Cohort(signals), "classification", "findings")  # all have a, half of them b too
-    target = replace(target, y=target.y * [0, 1])
-    items = np.arange(len(target))
-    without = (target.y == 0).all(1)
-    assert 0 < without.sum() < len(items)
-    windows = LabelledWindows(target, items, recordings(target, cache_gb=1.0), size=(100,), balance=True)
-    drawn = np.concatenate([windows.order(np.random.default_rng(seed)) for seed in range(25)])
-    assert 0.4 < np.mean(without[drawn]) < 0.6
-
-
-def test_an_event_is_in_the_middle_of_its_window(signals: Path) -> None:
-    target = resolve_target(Cohort(signals), "classification", "beat")
-    reader = recordings(target, cache_gb=1.0)
-    windows = LabelledWindows(target, np.arange(len(target)), reader, size=(40,), balance=False)
-    sample = windows.draw(5, np.random.default_rng(0))
-    x = reader.network_input(int(target.rows[5]), sample["x"][0])
-    assert int(x[0].argmax()) == 20
-
-
 def test_clips_at_all_starts_are_those_of_echonet() -> None:
     rule = ClipRule(period=2, every=True)
     assert [s[0] for s in rule.starts((70, 8, 8), (32, 8, 8), 8)] == list(range(8))
@@ -133,14 +84,3 @@ def test_a_clip_with_a_period_shows_every_so_many_frames_and_black_beyond_the_en
     whole = reader.whole(0)
     found = ClipRule(period=3).read(reader, 0, (10, 0, 0), size)
     assert np.array_equal(found[:, :5], whole[:, 10:24:3]) and not found[:, 5].any()
-
-
-@pytest.mark.parametrize("kind", [LabelledWindows, LabelledBags])
-def test_training_clips_keep_to_the_period(clips: Path, kind: type[LabelledWindows]) -> None:
-    target = resolve_target(Cohort(clips), "regression", "rate")
-    reader = recordings(target, cache_gb=1.0)
-    more = {"windows": 2} if kind is LabelledBags else {}
-    windows = kind(target, np.arange(2), reader, size=(5, 20, 20), balance=False, rule=ClipRule(period=4), **more)
-    x = windows.draw(0, np.random.default_rng(0))["x"][0]
-    whole = reader.whole(0)
-    assert any(np.array_equal(x, whole[:, s : s + 17 : 4]) for s in range(8))

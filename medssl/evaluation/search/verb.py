@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from medssl.errors import ConfigError
 from medssl.evaluation.embedding import EmbedSettings, View
 from medssl.evaluation.embedding_sources import is_file
-from medssl.evaluation.relevance import Rule
-from medssl.evaluation.search_arms import Search
+from medssl.evaluation.search.arms import Search
+from medssl.evaluation.search.relevance import Rule
 
 if TYPE_CHECKING:
     from medssl.cohort import Cohort
@@ -103,11 +103,11 @@ def search(
         folder = Path(out) / "embeddings" if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         asked = Search(encoders, cohorts, folder, settings, top, exclude, index, centre)
         if query is not None:
-            from medssl.evaluation.search_query import answer
+            from medssl.evaluation.search.query import answer
 
             result = answer(asked, query, recipe=recipe, options=options or {}, out=out)
         else:
-            from medssl.evaluation.search_all import evaluate_search
+            from medssl.evaluation.search.all_queries import evaluate_search
 
             result = evaluate_search(
                 asked, label=label, rule=relevance, share=jaccard, split=split, cross=cross, floors=floors,
@@ -138,7 +138,7 @@ def _check(
     if top < 1:
         raise ConfigError(f"top {top} must be 1 or more")
     if index == "faiss":
-        from medssl.evaluation.faiss_index import require_faiss
+        from medssl.evaluation.search.faiss_index import require_faiss
 
         require_faiss()
 

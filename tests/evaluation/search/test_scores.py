@@ -10,9 +10,9 @@ import pytest
 
 from medssl.errors import CohortError
 from medssl.evaluation.intervals import patient_interval
-from medssl.evaluation.relevance import Labelled
-from medssl.evaluation.retrieval import expected_scores
-from medssl.evaluation.search_scores import DEPTH, HEADLINE, KS, Pair, RankedPair, compare, macro, rank, summarise
+from medssl.evaluation.search.measures import expected_scores
+from medssl.evaluation.search.relevance import Labelled
+from medssl.evaluation.search.scores import DEPTH, HEADLINE, KS, Pair, RankedPair, compare, macro, rank, summarise
 from medssl.evaluation.statistics import cluster_means, sign_flip
 
 N, PATIENTS = 60, 12

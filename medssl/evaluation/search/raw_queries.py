@@ -37,7 +37,7 @@ def prepared_queries(
     from medssl.cohort import Cohort
     from medssl.cohort.recipe import load_recipe
     from medssl.cohort.writer import prepare
-    from medssl.training.predict import raw_source
+    from medssl.training.raw_source import raw_source
 
     info = gallery.info
     where, name, chosen = raw_source(source, info.kind, recipe, options or {})

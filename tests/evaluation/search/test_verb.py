@@ -19,7 +19,7 @@ from medssl.cohort import Cohort
 from medssl.errors import CohortError, ConfigError, SplitError
 from medssl.evaluation.embedding import embed
 from medssl.evaluation.embedding_files import read_embeddings
-from medssl.evaluation.searching import search
+from medssl.evaluation.search import search
 from medssl.splits import split
 from medssl.training.export import patient_marks
 

@@ -16,8 +16,8 @@ from medssl.cohort import Cohort
 from medssl.encoders.base import Encoder, InputSpec, save_encoder
 from medssl.errors import ConfigError
 from medssl.evaluation.frozen import Frozen
-from medssl.evaluation.prompted import TRIED, prompts_of, similarity_of
-from medssl.evaluation.prompting import prompt_scores
+from medssl.evaluation.map_similarity import prompt_scores
+from medssl.evaluation.prompt import TRIED, prompts_of, similarity_of
 from medssl.evaluation.study import evaluate
 from medssl.report import report
 from medssl.splits import Split, split

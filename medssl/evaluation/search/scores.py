@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from medssl.errors import CohortError
 from medssl.evaluation.intervals import Interval, patient_interval
 from medssl.evaluation.neighbours import Neighbours, neighbours, patient_codes
-from medssl.evaluation.relevance import Labelled, Rule, relevant
-from medssl.evaluation.retrieval import expected_scores, ranking_scores
+from medssl.evaluation.search.measures import expected_scores, ranking_scores
+from medssl.evaluation.search.relevance import Labelled, Rule, relevant
 from medssl.evaluation.statistics import holm, sign_flip
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from toy_searches import volumes
 
 from medssl.cohort import Cohort
 from medssl.errors import ConfigError
-from medssl.evaluation.relevance import Rule, labels_of, relevant
+from medssl.evaluation.search.relevance import Rule, labels_of, relevant
 
 
 @pytest.fixture(scope="module")

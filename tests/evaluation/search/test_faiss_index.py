@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from medssl.errors import ConfigError
-from medssl.evaluation.faiss_index import faiss_neighbours, require_faiss
 from medssl.evaluation.neighbours import neighbours
+from medssl.evaluation.search.faiss_index import faiss_neighbours, require_faiss
 
 MISSING = importlib.util.find_spec("faiss") is None
 

@@ -17,7 +17,7 @@ from medssl.evaluation.neighbours import neighbours
 
 if TYPE_CHECKING:
     from medssl.cohort import Cohort
-    from medssl.evaluation.search_scores import Ranker
+    from medssl.evaluation.search.scores import Ranker
 
 __all__ = ["Arm", "Search", "arm_of", "floors_of", "notes_of", "ranker_of"]
 
@@ -172,6 +172,6 @@ def ranker_of(search: Search) -> Ranker:
     """How neighbours are found."""
     if search.index == "exact":
         return neighbours
-    from medssl.evaluation.faiss_index import faiss_neighbours
+    from medssl.evaluation.search.faiss_index import faiss_neighbours
 
     return faiss_neighbours

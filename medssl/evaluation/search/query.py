@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import CohortError, ConfigError
-from medssl.evaluation.search_arms import Arm, Search, arm_of, notes_of, ranker_of
-from medssl.evaluation.search_strips import Pictures, item
+from medssl.evaluation.search.arms import Arm, Search, arm_of, notes_of, ranker_of
+from medssl.evaluation.search.strips import Pictures, item
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def _of_files(
     search: Search, source: Path, recipe: str, options: Mapping[str, Any], out: Path | None
 ) -> dict[str, Any]:  # fmt: skip
     """Hits of raw files; one that the cohort holds already belongs to the same patient."""
-    from medssl.evaluation.raw_queries import prepared_queries, same_recording
+    from medssl.evaluation.search.raw_queries import prepared_queries, same_recording
 
     _refuse_files(search)
     name, gallery = next(iter(search.cohorts.items()))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from medssl.errors import SplitError, TrainingError
 from medssl.evaluation.frozen import Frozen, frozen_encoder, target_of
-from medssl.evaluation.prompting import (
+from medssl.evaluation.map_similarity import (
     THRESHOLDS,
     PromptScores,
     cell_of,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medssl.errors import CohortError
-from medssl.evaluation.relevance import Labelled, Rule, labels_of
 from medssl.evaluation.sampling import spread
-from medssl.evaluation.search_arms import Search, arm_of, floors_of, notes_of, ranker_of
-from medssl.evaluation.search_scores import (
+from medssl.evaluation.search.arms import Arm, Search, arm_of, floors_of, notes_of, ranker_of
+from medssl.evaluation.search.relevance import Labelled, Rule, labels_of
+from medssl.evaluation.search.scores import (
     DEPTH,
     HEADLINE,
     KS,
@@ -23,7 +23,7 @@ from medssl.evaluation.search_scores import (
     rank,
     summarise,
 )
-from medssl.evaluation.search_strips import Pictures, item
+from medssl.evaluation.search.strips import Pictures, item
 from medssl.evaluation.verdict import format_p
 
 if TYPE_CHECKING:
@@ -58,19 +58,7 @@ def evaluate_search(
     if search.centre:
         answering = {name: gallery.rows for name, (_, gallery) in zip(search.cohorts, sides, strict=True)}
         arms = [arm.centred(answering) for arm in arms]
-    ranked: list[RankedPair] = []
-    notes: list[str] = []
-    for pair in _pairs(search, sides, cross):
-        for arm in arms:
-            query, items = arm.features[pair.queries], arm.features[pair.gallery]
-            if query.shape[1] != items.shape[1]:
-                notes.append(
-                    f"{arm.name} cannot compare {pair.queries} with {pair.gallery}: its vectors differ in length"
-                )
-                continue
-            ranked.append(
-                rank(arm.name, pair, query, items, rule=rule, share=share, top=search.top, ranker=ranker_of(search))
-            )
+    ranked, notes = _ranked(search, list(_pairs(search, sides, cross)), arms, rule, share)
     results = [entry for r in ranked for entry in summarise(r)]
     for arm in arms:
         results += macro([r for r in ranked if r.encoder == arm.name and r.pair.within])
@@ -126,6 +114,26 @@ def _pairs(search: Search, sides: Sequence[tuple[Labelled, Labelled]], cross: bo
     wanted = [(n, n) for n in names] + [(a, b) for a in names for b in names if cross and a != b]
     for a, b in wanted:
         yield Pair.of((a, b), (search.cohorts[a], search.cohorts[b]), (of[a][0], of[b][1]), search.exclude)
+
+
+def _ranked(
+    search: Search, pairs: Sequence[Pair], arms: Sequence[Arm], rule: Rule, share: float
+) -> tuple[list[RankedPair], list[str]]:
+    """Every pair by every arm, and notes on those that an arm cannot compare."""
+    ranked: list[RankedPair] = []
+    notes: list[str] = []
+    for pair in pairs:
+        for arm in arms:
+            query, items = arm.features[pair.queries], arm.features[pair.gallery]
+            if query.shape[1] != items.shape[1]:
+                notes.append(
+                    f"{arm.name} cannot compare {pair.queries} with {pair.gallery}: its vectors differ in length"
+                )
+                continue
+            ranked.append(
+                rank(arm.name, pair, query, items, rule=rule, share=share, top=search.top, ranker=ranker_of(search))
+            )
+    return ranked, notes
 
 
 def _strips(search: Search, ranked: RankedPair, most: int, seed: int, pictures: Pictures) -> Iterator[dict[str, Any]]:

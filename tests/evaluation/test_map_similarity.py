@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medssl.evaluation.prompting import (
+from medssl.evaluation.map_similarity import (
     THRESHOLDS,
     cell_labels,
     cell_of,
@@ -138,7 +138,7 @@ def test_similarity_of_objects_equals_the_loops(grid: tuple[int, ...], monkeypat
         histograms.append(counts)
     wanted = sum(min(a, b) for a, b in zip(*histograms, strict=True))
     assert found.overlap.item() == pytest.approx(wanted)
-    monkeypatch.setattr("medssl.evaluation.prompting.BLOCK_ELEMENTS", 8)
+    monkeypatch.setattr("medssl.evaluation.map_similarity.BLOCK_ELEMENTS", 8)
     torch.testing.assert_close(torch.stack(object_similarity(features, labels)), torch.stack(found))
 
 
