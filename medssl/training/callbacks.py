@@ -260,9 +260,14 @@ class PoliteStop(Callback):
         if stop:
             trainer.should_stop = True
 
-    def teardown(self, trainer: Fit, pl_module: Module, stage: str) -> None:
-        """Give the signals back."""
+    def on_train_end(self, trainer: Fit, pl_module: Module) -> None:
+        """Give the signals back before the trainer gives its own back: the other way round its handler would stay, and
+        with it the whole trainer."""
         for number, handler in self._before.items():
             with contextlib.suppress(ValueError):  # not the main thread any more
                 signal.signal(number, handler)
         self._before = {}
+
+    def on_exception(self, trainer: Fit, pl_module: Module, exception: BaseException) -> None:
+        """See ``on_train_end``."""
+        self.on_train_end(trainer, pl_module)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import signal
+import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
+import lightning
 import numpy as np
 import pytest
 import torch
 
 from medssl.errors import TrainingError
-from medssl.training.callbacks import GradientGuard, rng_state, set_rng_state
+from medssl.training.callbacks import GradientGuard, PoliteStop, rng_state, set_rng_state
 
 
 def trainer() -> SimpleNamespace:
@@ -63,3 +68,38 @@ def test_random_states_come_back_from_plain_values() -> None:
     set_rng_state(state)
     again = (random.random(), np.random.rand(), torch.rand(1))
     assert drawn == again
+
+
+class OneWeight(lightning.LightningModule):
+    """The least that can be fitted; it can fail on the way."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.weight, self.fails = torch.nn.Parameter(torch.ones(1)), fails
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        if self.fails:
+            raise TrainingError("on purpose")
+        return (self.weight * batch).sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_signals_are_given_back_and_no_trainer_outlives_its_fit(tmp_path: Path, fails: bool) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    fit = lightning.Trainer(
+        max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, callbacks=[PoliteStop()],
+    )  # fmt: skip
+    outlives, data = weakref.ref(fit), torch.utils.data.DataLoader([torch.ones(1)] * 4)
+    if fails:
+        with pytest.raises(TrainingError, match="on purpose"):
+            fit.fit(OneWeight(fails=True), data)
+    else:
+        fit.fit(OneWeight(), data)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
+    del fit
+    gc.collect()
+    assert outlives() is None, "a study of hundreds of models would keep them all"
