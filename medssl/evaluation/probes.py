@@ -270,9 +270,16 @@ def logistic_probe(x: Array, y: NDArray[Any], patients: NDArray[Any], classes: i
     return _logistic(x, y, strength, classes)
 
 
-def ridge_probe(x: Array, y: Array, patients: NDArray[Any]) -> Layer:
-    """Ridge regression of values ``y`` (n,) on ``x`` (n, D), its strength chosen over folds of the patients."""
-    return _ridge(x, y, _best_strength(x, y, patients, _ridge_error))
+def ridge_probe(x: Array, y: Array, patients: NDArray[Any], *, most: float = math.inf) -> Layer:
+    """Ridge regression of values ``y`` (n,) on ``x`` (n, D), the strength (1 / alpha) chosen over folds of patients.
+
+    Args:
+        x: features.
+        y: values.
+        patients: (n,) owners.
+        most: the largest strength there may be.
+    """
+    return _ridge(x, y, min(most, _best_strength(x, y, patients, _ridge_error)))
 
 
 def _best_strength(x: Array, y: NDArray[Any], patients: NDArray[Any], error: Any) -> float:

@@ -258,6 +258,7 @@ class _Job:
             "steps": trainer.global_step,
             "best_step": chooser.best_step if chooser else trainer.global_step,
             "validation": chooser.best if chooser else None,
+            "encoder_lr": self.head.encoder_lr,
             "loss": log.latest.get("loss"),
             "skipped_steps": guard.skipped,
         }

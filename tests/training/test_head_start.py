@@ -17,7 +17,7 @@ from medssl.heads.classification import ClassificationHead
 from medssl.splits import split
 from medssl.training import inference
 from medssl.training.finetune import finetune
-from medssl.training.head_start import LEAST_BIAS, start_head
+from medssl.training.head_start import LEAST_BIAS, MOST_CHANGE, gentle_share, start_head
 from medssl.training.heads import make_head, resolved_start
 from medssl.training.models import load_model
 from medssl.training.settings import FinetuneSettings
@@ -40,7 +40,10 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 class Started:
     """A head that began with the items of the first eight patients (of one class, if asked for), and what it saw."""
 
-    def __init__(self, cohort: Path, task: str, name: str, *, start: str = "probe", only: int | None = None) -> None:
+    def __init__(
+        self, cohort: Path, task: str, name: str, *, start: str = "probe", only: int | None = None,
+        augment: bool = False, **settings: Any,
+    ) -> None:  # fmt: skip
         self.target: Target = resolve_target(Cohort(cohort), task, name)  # type: ignore[arg-type]
         self.items = self.target.items_of([f"P{i}" for i in range(8)])
         if only is not None:
@@ -48,10 +51,10 @@ class Started:
         self.size = SIZES[self.target.cohort.info.kind]
         self.recordings = Recordings(self.target.cohort, channels=None, rows=np.unique(self.target.rows), cache_gb=0.1)
         network = ToyEncoder(in_channels=len(self.target.cohort.info.channels), dims=len(self.size))
-        settings = FinetuneSettings(head_start=start, progress=False)  # type: ignore[arg-type]
+        chosen = FinetuneSettings(head_start=start, progress=False, augment=augment, **settings)  # type: ignore[arg-type]
         torch.manual_seed(0)
         self.head: Any = make_head(
-            network, self.target, self.items, size=self.size, settings=settings, pretrained=False
+            network, self.target, self.items, size=self.size, settings=chosen, pretrained=False
         )  # fmt: skip
         self.before = self.head.output.weight.detach().clone()
         testing = inference.Testing(size=self.size, overlap=0.5, windows=2, batch=5, precision="32-true")
@@ -99,6 +102,51 @@ def test_a_regressor_begins_as_ridge_in_the_unit_of_the_target(
     x, y = began.windows()
     expected = Ridge(alpha=10).fit(began.scaled(x), y).predict(began.scaled(x))
     np.testing.assert_allclose(began.answers(x), expected, rtol=2e-3)
+
+
+def test_a_regressor_s_ridge_is_no_weaker_than_its_dropout(
+    cohorts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weaker one has weights that cancel each other, and training with dropout begins with noise."""
+    monkeypatch.setattr(probes, "STRENGTHS", (1e4,))
+    began = Started(cohorts["volume"], "regression", "radius", dropout=0.5)
+    x, y = began.windows()
+    expected = Ridge(alpha=len(x)).fit(began.scaled(x), y).predict(began.scaled(x))
+    np.testing.assert_allclose(began.answers(x), expected, rtol=2e-3)
+    noise = [((began.head.train()(x) - began.head.eval()(x)) / began.head.std).std() for _ in range(8)]
+    assert torch.stack(noise).mean() < 1
+
+
+def test_the_start_is_that_of_windows_as_training_sees_them(cohorts: dict[str, Path]) -> None:
+    plain = Started(cohorts["signal"], "classification", "rhythm", start="scaled")
+    began = Started(cohorts["signal"], "classification", "rhythm", start="scaled", augment=True)
+    assert not torch.allclose(plain.head.standardise.mean, began.head.standardise.mean)
+    x, _ = began.windows()
+    with torch.no_grad():
+        seen = torch.cat([began.head.augment(x, x)[0] for _ in range(20)])
+        scaled = began.head.standardise(began.head.features(began.head.encode(seen)))
+    varies = began.head.standardise.scale > 0
+    assert scaled.mean(0)[varies].abs().max() < 0.5 and (scaled.std(0)[varies] - 1).abs().max() < 0.5
+    again = Started(cohorts["signal"], "classification", "rhythm", start="scaled", augment=True)
+    assert torch.equal(again.head.standardise.scale, began.head.standardise.scale), "drawn from the seed alone"
+
+
+def test_the_first_steps_of_the_encoder_leave_a_regressor_near_its_start(cohorts: dict[str, Path]) -> None:
+    began = Started(cohorts["volume"], "regression", "radius")
+    x, _ = began.windows()
+    head = began.head
+    assert 0 < head.encoder_lr <= 1
+    head.encoder_lr = 1000.0  # an encoder that would move the answer far
+    share = gentle_share(head, x)
+    assert share < 1
+    before = head(x).mean()
+    gradients = torch.autograd.grad(before / head.std, list(head.encoder.parameters()), allow_unused=True)
+    with torch.no_grad():  # a step of Adam at its start: every weight by the rate, all in the worst direction
+        for weight, gradient in zip(head.encoder.parameters(), gradients, strict=True):
+            if gradient is not None:
+                weight += share * head.encoder_lr * head.optim.lr * gradient.sign()
+        moved = float((head(x).mean() - before) / head.std)
+    assert moved == pytest.approx(MOST_CHANGE, rel=0.2), "to first order"
 
 
 def test_labels_that_occur_together_begin_one_by_one(cohorts: dict[str, Path]) -> None:
