@@ -169,8 +169,9 @@ class FinetuneSettings:
             by what the encoder makes of the training windows. ``probe``: in addition, the weights of a linear probe of
             these features (its strength chosen by patients inside the budget), which training then goes on from
             (LP-FT; Kumar et al., ICLR 2022); the encoder of a regressor learns the slower for it the more the answer
-            depends on its every weight. Both look at augmented windows where training does. ``auto``: ``probe`` for regression, ``scaled`` for classification by a
-            label, ``random`` for events, where there are items enough to learn from and patients few.
+            depends on its every weight. Both look at augmented windows where training does. ``auto``: ``probe`` for
+            regression, ``scaled`` for classification by a label, ``random`` for events, where there are items enough
+            to learn from and patients few.
         channels_last: keep convolution weights channels-last; ``auto`` does so for volumes on a GPU.
         precision: ``auto`` takes bfloat16 where the processor computes with it, else 32 bit.
         clip: largest norm of the gradient; 0 switches clipping off.
