@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from medssl.objectives.base import full_precision, promoted
 
 __all__ = [
     "correlation",
+    "correlation_and_valid",
     "covariance",
     "dynamic_correlation",
     "edge_threshold",
@@ -31,6 +32,7 @@ __all__ = [
     "ledoit_wolf",
     "lower_triangle",
     "partial_correlation",
+    "sliding_windows",
     "tangent",
     "tangent_reference",
     "top_edges",
@@ -38,6 +40,9 @@ __all__ = [
     "volume_weights",
     "window_count",
 ]
+
+BLOCK = 8
+"""Graphs that a CPU works on at a time."""
 
 CONSTANT = 32.0
 """A deviation below so many times the rounding error of a region's values is none."""
@@ -83,10 +88,27 @@ def correlation(x: Tensor, weights: Tensor | None = None) -> Tensor:
             [-1.,  1.,  0.],
             [ 0.,  0.,  1.]])
     """
+    return correlation_and_valid(x, weights)[0]
+
+
+def correlation_and_valid(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``correlation`` and ``valid_regions`` in one go; arguments as there.
+
+    Returns:
+        (..., N, N), and (..., N) booleans.
+    """
+    x, leading = promoted(x), x.shape[:-2]
+    weights = volume_weights(x) if weights is None else weights.to(x.dtype).expand(*leading, -1)
     with _exact(x.device):
-        centred, valid, norm = _centred(x, weights)
-        unit = centred * (valid / norm).unsqueeze(-1)
-        return _with_ones(_symmetric(unit @ unit.mT).clamp_(-1.0, 1.0))
+        if not _worth_blocks(x):
+            return _correlation(x, weights)
+        r, valid = x.new_empty(*x.shape[:-1], x.shape[-2]), x.new_empty(x.shape[:-1], dtype=torch.bool)
+        work = x.new_empty(BLOCK, *x.shape[-2:]), x.new_empty(BLOCK, *r.shape[-2:])
+        for at in _blocks(leading):
+            count = math.prod(valid[at].shape[:-1])
+            room = (work[0][:count].view(*valid[at].shape, -1), work[1][:count].view(*valid[at].shape, -1))
+            valid[at] = _correlation(x[at], weights[at], r[at], room)[1]
+        return r, valid
 
 
 def dynamic_correlation(
@@ -109,11 +131,22 @@ def dynamic_correlation(
     Raises:
         ConfigError: a series shorter than a window.
     """
+    return correlation(*sliding_windows(x, window, stride, exclusive=exclusive, weights=weights))
+
+
+def sliding_windows(
+    x: Tensor, window: int, stride: int, *, exclusive: bool = False, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The windows of ``dynamic_correlation``; arguments and errors as there.
+
+    Returns:
+        (B, K, N, window), in which a region with NaN or infinity anywhere is 0; and (B, K, window) weights.
+    """
     count = window_count(x.shape[-1], window, stride, exclusive=exclusive)
     weights = volume_weights(x) if weights is None else weights
     x = torch.where(x.isfinite().all(-1, keepdim=True), x, 0.0)
     pieces = x.unfold(-1, window, stride)[:, :, :count].transpose(1, 2)
-    return correlation(pieces, weights.unfold(-1, window, stride)[:, :count])
+    return pieces, weights.unfold(-1, window, stride)[:, :count]
 
 
 def window_count(length: int, window: int, stride: int, *, exclusive: bool = False) -> int:
@@ -284,7 +317,7 @@ def lower_triangle(m: Tensor, *, diagonal: bool = False) -> Tensor:
     """
     if diagonal:
         m = m * (1 - (1 - math.sqrt(0.5)) * torch.eye(m.shape[-1], dtype=promoted(m).dtype, device=m.device))
-    return m.flatten(-2)[..., _places(m.shape[-1], diagonal, m.device)]
+    return m.flatten(-2).index_select(-1, _places(m.shape[-1], diagonal, m.device))
 
 
 def top_edges(r: Tensor, density: float, valid: Tensor | None = None) -> Tensor:
@@ -294,7 +327,8 @@ def top_edges(r: Tensor, density: float, valid: Tensor | None = None) -> Tensor:
     (``numpy.percentile(r, 100 (1 - density))``). Negative correlations are no strong ones.
 
     Args:
-        r: (..., N, N) of ``correlation``, or its absolute values.
+        r: (..., N, N) of ``correlation``, its absolute values or an increasing map of them: symmetric, and no entry
+            exceeds those of the diagonal.
         density: share of the entries that become edges, in (0, 1].
         valid: (..., N) booleans; by default regions that have any correlation but their own.
 
@@ -306,11 +340,16 @@ def top_edges(r: Tensor, density: float, valid: Tensor | None = None) -> Tensor:
             [1, 1, 0],
             [0, 0, 1]], dtype=torch.int32)
     """
-    # an entry exceeds the interpolated percentile exactly if it exceeds the lower of its two order statistics
-    valid = _correlated(r) if valid is None else valid
-    lower = _lower_statistic(r.detach(), density, valid)
-    edges = (r > lower[..., None, None]) & valid.unsqueeze(-1) & valid.unsqueeze(-2)
-    return edges | torch.eye(r.shape[-1], dtype=torch.bool, device=r.device)
+    r = r.detach()
+    valid = _correlated(r) if valid is None else valid.expand(r.shape[:-1])
+    if not _worth_blocks(r):
+        return _edges(r, density, valid)
+    made = torch.empty(r.shape, dtype=torch.bool)
+    work = r.new_empty(BLOCK, len(_places(r.shape[-1], False, r.device)))
+    flat = (r.flatten(0, -3), valid.flatten(0, -2), made.flatten(0, -3))
+    for graphs, there, out in zip(*(t.split(BLOCK) for t in flat), strict=True):
+        _edges(graphs, density, there, out, work[: len(out)])
+    return made
 
 
 def edge_threshold(r: Tensor, density: float, valid: Tensor | None = None) -> Tensor:
@@ -320,7 +359,7 @@ def edge_threshold(r: Tensor, density: float, valid: Tensor | None = None) -> Te
         (...,), of the type of ``r``.
     """
     r = r.detach()
-    valid = _correlated(r) if valid is None else valid
+    valid = _correlated(r) if valid is None else valid.expand(r.shape[:-1])
     lower = _lower_statistic(r, density, valid)
     rank, share = (t[valid.sum(-1)] for t in _ranks_on(r.shape[-1], density, r.device))
     larger = (r > lower[..., None, None]) & valid.unsqueeze(-1) & valid.unsqueeze(-2)
@@ -337,30 +376,47 @@ def _correlated(r: Tensor) -> Tensor:
     return (r.masked_fill(own, 0.0) != 0).any(-1)
 
 
-def _lower_statistic(r: Tensor, density: float, valid: Tensor) -> Tensor:
+def _edges(
+    r: Tensor, density: float, valid: Tensor, out: Tensor | None = None, work: Tensor | None = None
+) -> Tensor:
+    """See ``top_edges``; on a CPU to ``out`` where given, with room for the triangles, (..., N (N - 1) / 2)."""
+    # an entry exceeds the interpolated percentile exactly if it exceeds the lower of its two order statistics
+    edges = torch.gt(r, _lower_statistic(r, density, valid, work)[..., None, None], out=out)
+    if not _all_on_cpu(valid):
+        edges.logical_and_(valid.unsqueeze(-1)).logical_and_(valid.unsqueeze(-2))
+    return _with_ones(edges)
+
+
+def _lower_statistic(r: Tensor, density: float, valid: Tensor, work: Tensor | None = None) -> Tensor:
     """The largest entry that is not above the percentile: (...,).
 
-    All graphs are asked for the same rank, whatever their number of valid regions: the entries of invalid ones become
-    ∞ or -∞, as many of each as it takes.
+    Of the n² entries of a graph the n of the diagonal are the largest, and all others come in pairs, so it is the
+    diagonal's, or the one below the diagonal that has half the rank that is left. All graphs are asked for the same
+    rank there, whatever their number of valid regions: the entries of invalid ones become ∞ or -∞, as many of each as
+    it takes.
     """
     if not 0 < density <= 1:
         raise ConfigError(f"the density of a graph lies above 0 and at most 1, not at {density}")
-    rank = _ranks_on(r.shape[-1], density, r.device)[0][valid.sum(-1)]
-    wanted = _rank(r.shape[-1], density)[0]
-    entries = r.flatten(-2)
+    n, count = r.shape[-1], valid.sum(-1)
+    if n < 2:
+        return r[..., 0, 0]
+    wanted = max(_rank(n, density)[0] - n, 0) // 2
+    rank = (_ranks_on(n, density, r.device)[0][count] - count) // 2
+    entries = torch.index_select(r.flatten(-2), -1, _places(n, False, r.device), out=work)
     if not _all_on_cpu(valid):
-        gap = ~(valid.unsqueeze(-1) & valid.unsqueeze(-2)).flatten(-2)
+        gap = ~lower_triangle(valid.unsqueeze(-1) & valid.unsqueeze(-2))
         above = gap.cumsum(-1, dtype=torch.int32) <= (wanted - rank).unsqueeze(-1)
-        entries = entries.masked_fill(gap, -torch.inf).masked_fill_(gap & above, torch.inf)
-    return _kth_largest(entries, wanted)
+        entries.masked_fill_(gap, -torch.inf).masked_fill_(gap & above, torch.inf)
+    return torch.where(rank < 0, r[..., 0, 0], _kth_largest(entries, wanted))
 
 
 def _kth_largest(entries: Tensor, rank: int) -> Tensor:
-    """(..., M) → (...,), the largest being of rank 0."""
+    """(..., M), which may be put into another order → (...,), the largest being of rank 0."""
     count = entries.shape[-1]
     if entries.device.type == "cpu" and not torch.compiler.is_compiling():  # NumPy's selection is the faster one
         place = count - 1 - rank
-        return torch.from_numpy(np.partition(entries.numpy(), place, axis=-1)[..., place].copy())
+        entries.numpy().partition(place, axis=-1)
+        return entries[..., place].clone()
     few = 2 * rank < count
     chosen: Tensor = entries.topk(rank + 1 if few else count - rank, largest=few, sorted=False).values
     return chosen.amin(-1) if few else chosen.amax(-1)
@@ -398,18 +454,57 @@ def _places(n: int, diagonal: bool, device: torch.device) -> Tensor:
     return places
 
 
-def _centred(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _centred(x: Tensor, weights: Tensor | None, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Series less their mean, 0 where a volume does not count; valid regions; norms, 1 for invalid ones."""
     x = promoted(x)
-    finite = x.isfinite().all(-1)
     weights = (volume_weights(x) if weights is None else weights.to(x.dtype)).unsqueeze(-2)
-    x = torch.where(finite.unsqueeze(-1), x, 0.0) * weights
+    finite = x.sum(-1).isfinite()
+    whole = _all_on_cpu(finite) and _all_on_cpu(weights == 1)
+    if not whole:
+        x = torch.where(finite.unsqueeze(-1), x, 0.0) * weights
     mean = x.sum(-1, keepdim=True) / weights.sum(-1, keepdim=True).clamp_min(1.0)
-    centred = (x - mean) * weights
+    centred = torch.sub(x, mean, out=out)
+    if not whole:
+        centred *= weights
     square = centred.square().sum(-1)
     rounding = CONSTANT * torch.finfo(x.dtype).eps
     valid = finite & (square > rounding**2 * x.square().sum(-1))
     return centred, valid, torch.where(valid, square, 1.0).sqrt()
+
+
+def _correlation(
+    x: Tensor,
+    weights: Tensor,
+    out: Tensor | None = None,
+    room: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> tuple[Tensor, Tensor]:
+    """See ``correlation_and_valid``; to ``out`` where given, with room for (..., N, T) and (..., N, N)."""
+    centred, valid, norm = _centred(x, weights, room[0])
+    unit = torch.mul(centred, (valid / norm).unsqueeze(-1), out=room[0])
+    half = torch.matmul(unit, unit.mT, out=room[1])
+    return _with_ones(torch.add(half, half.mT, out=out).mul_(0.5).clamp_(-1.0, 1.0)), valid
+
+
+def _worth_blocks(graphs: Tensor) -> bool:
+    """Whether graphs (..., n, m) are worked on ``BLOCK`` at a time.
+
+    On a CPU the steps then find their input in the cache, and memory is taken for the result alone; what takes
+    gradients or is compiled is made at once.
+    """
+    grows = torch.is_grad_enabled() and graphs.requires_grad
+    on_cpu = graphs.device.type == "cpu" and not torch.compiler.is_compiling()
+    return on_cpu and not grows and math.prod(graphs.shape[:-2]) > BLOCK
+
+
+def _blocks(leading: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Slices of all batch dimensions, at most ``BLOCK`` graphs each."""
+    if not leading:
+        yield ()
+        return
+    step = max(BLOCK // math.prod(leading[1:]), 1)
+    for start in range(0, leading[0], step):
+        for others in _blocks(leading[1:]):
+            yield (slice(start, start + step), *others)
 
 
 def _symmetric(m: Tensor) -> Tensor:
@@ -420,8 +515,8 @@ def _symmetric(m: Tensor) -> Tensor:
 def _with_ones(r: Tensor) -> Tensor:
     """The diagonal set to 1, in place; ONNX has no writing into a diagonal."""
     if torch.compiler.is_exporting():
-        return r.masked_fill(torch.eye(r.shape[-1], dtype=torch.bool, device=r.device), 1.0)
-    r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        return r.masked_fill(torch.eye(r.shape[-1], dtype=torch.bool, device=r.device), 1)
+    r.diagonal(dim1=-2, dim2=-1).fill_(1)
     return r
 
 

@@ -189,6 +189,44 @@ def test_edges_and_thresholds_are_those_of_percentiles_over_valid_pairs(regions:
             assert np.isnan(level) or threshold[i].item() == pytest.approx(level, abs=1e-14)
 
 
+@pytest.mark.parametrize("density", [0.01, 0.05, 0.2, 0.3, 0.6, 0.95, 1.0])
+def test_ties_and_perfect_correlations_are_treated_as_percentiles_treat_them(density: float) -> None:
+    """Values of one decimal are tied a hundredfold; regions 0 to 3 are copies of each other, of correlation 1."""
+    x = series(4, 25, 40)
+    x[:, 1:4] = x[:, :1]
+    r = (10 * fc.correlation(x)).round() / 10
+    assert (r == 1).sum((1, 2)).min() >= 25 + 12
+    some = torch.rand(4, 25, generator=torch.Generator().manual_seed(0)) < 0.6
+    for graphs in (r, r.abs()):
+        for valid in (some, torch.ones_like(some)):
+            edges, threshold = fc.top_edges(graphs, density, valid), fc.edge_threshold(graphs, density, valid)
+            for i in range(4):
+                wanted, level = edges_by_percentile(graphs[i], density, valid[i])
+                assert torch.equal(edges[i], wanted)
+                assert threshold[i].item() == pytest.approx(level, abs=1e-14)
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (9,), (3, 5), (20, 1), (1, 20), (2, 3, 4)])
+def test_many_graphs_are_those_of_one_by_one(leading: tuple[int, ...]) -> None:
+    """On a CPU they are worked on in blocks."""
+    x = series(*leading, 7, 30)
+    x[..., 4, 3] = torch.nan
+    x[..., 2, :] = torch.where(torch.rand(leading, generator=torch.Generator().manual_seed(0)) < 0.5, 1.0, x[..., 2, 0])[
+        ..., None
+    ]  # fmt: skip
+    r, valid = fc.correlation_and_valid(x)
+    edges = fc.top_edges(r, 0.4, valid)
+    assert torch.equal(valid, fc.valid_regions(x)) and r.shape == (*leading, 7, 7)
+    for i in np.ndindex(leading):
+        torch.testing.assert_close(r[i], fc.correlation(x[i]), rtol=0, atol=1e-15)
+        assert torch.equal(edges[i], edges_by_percentile(r[i], 0.4, valid[i])[0])
+
+
+def test_blocks_give_what_is_given_with_gradients() -> None:
+    x = with_faults(series(30, 8, 40))[0]
+    assert torch.equal(fc.correlation(x), fc.correlation(x.clone().requires_grad_()).detach())
+
+
 def test_share_of_edges_is_the_density() -> None:
     edges = fc.top_edges(fc.correlation(series(5, 40, 80)), 0.3)
     assert torch.equal(edges, edges.mT) and edges.diagonal(dim1=1, dim2=2).all()
