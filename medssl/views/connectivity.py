@@ -15,7 +15,6 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -376,15 +375,14 @@ def _correlated(r: Tensor) -> Tensor:
     return (r.masked_fill(own, 0.0) != 0).any(-1)
 
 
-def _edges(
-    r: Tensor, density: float, valid: Tensor, out: Tensor | None = None, work: Tensor | None = None
-) -> Tensor:
+def _edges(r: Tensor, density: float, valid: Tensor, out: Tensor | None = None, work: Tensor | None = None) -> Tensor:
     """See ``top_edges``; on a CPU to ``out`` where given, with room for the triangles, (..., N (N - 1) / 2)."""
     # an entry exceeds the interpolated percentile exactly if it exceeds the lower of its two order statistics
     edges = torch.gt(r, _lower_statistic(r, density, valid, work)[..., None, None], out=out)
     if not _all_on_cpu(valid):
         edges.logical_and_(valid.unsqueeze(-1)).logical_and_(valid.unsqueeze(-2))
-    return _with_ones(edges)
+    own = torch.eye(r.shape[-1], dtype=torch.bool, device=r.device)
+    return edges.logical_or_(own)
 
 
 def _lower_statistic(r: Tensor, density: float, valid: Tensor, work: Tensor | None = None) -> Tensor:
@@ -515,8 +513,8 @@ def _symmetric(m: Tensor) -> Tensor:
 def _with_ones(r: Tensor) -> Tensor:
     """The diagonal set to 1, in place; ONNX has no writing into a diagonal."""
     if torch.compiler.is_exporting():
-        return r.masked_fill(torch.eye(r.shape[-1], dtype=torch.bool, device=r.device), 1)
-    r.diagonal(dim1=-2, dim2=-1).fill_(1)
+        return r.masked_fill(torch.eye(r.shape[-1], dtype=torch.bool, device=r.device), 1.0)
+    r.diagonal(dim1=-2, dim2=-1).fill_(1.0)
     return r
 
 

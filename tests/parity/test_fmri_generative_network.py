@@ -88,7 +88,7 @@ def test_correlation_inside_each_window(stored: Reference) -> None:
 
 
 def test_thresholds_and_adjacency_bit_for_bit(stored: Reference) -> None:
-    """But for the stored correlations' being symmetric up to one rounding only: the threshold may be either of a pair."""
+    """But for stored correlations that are symmetric up to one rounding only: the threshold may be either of a pair."""
     r, thresholds = stored["dyn_fc"], stored["thresholds"]
     torch.testing.assert_close(edge_threshold(r, stored.density), thresholds, rtol=0, atol=2e-16)
     other = top_edges(r, stored.density) != stored["adjacency"]

@@ -211,9 +211,7 @@ def test_many_graphs_are_those_of_one_by_one(leading: tuple[int, ...]) -> None:
     """On a CPU they are worked on in blocks."""
     x = series(*leading, 7, 30)
     x[..., 4, 3] = torch.nan
-    x[..., 2, :] = torch.where(torch.rand(leading, generator=torch.Generator().manual_seed(0)) < 0.5, 1.0, x[..., 2, 0])[
-        ..., None
-    ]  # fmt: skip
+    x[..., 2, :] *= (torch.rand(leading, generator=torch.Generator().manual_seed(0)) < 0.5)[..., None]
     r, valid = fc.correlation_and_valid(x)
     edges = fc.top_edges(r, 0.4, valid)
     assert torch.equal(valid, fc.valid_regions(x)) and r.shape == (*leading, 7, 7)
