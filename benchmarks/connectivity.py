@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medssl.views.connectivity import dynamic_correlation, top_edges, valid_regions
+from medssl.views.connectivity import dynamic_correlation, valid_regions
+from medssl.views.connectivity_edges import top_edges
 
 __all__ = ["main"]
 

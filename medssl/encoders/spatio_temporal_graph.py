@@ -14,13 +14,8 @@ from medssl.encoders.graph_layers import GINLayer, MaskedBatchNorm, attended_mea
 from medssl.encoders.positions import interleaved_sines
 from medssl.errors import ConfigError
 from medssl.objectives.base import promoted
-from medssl.views.connectivity import (
-    correlation_and_valid,
-    sliding_windows,
-    top_edges,
-    valid_regions,
-    volume_weights,
-)
+from medssl.views.connectivity import correlation_and_valid, sliding_windows, valid_regions, volume_weights
+from medssl.views.connectivity_edges import top_edges
 
 __all__ = ["GARO", "SERO", "BrainWindows", "MeanReadout", "SpatioTemporalGraph", "WindowTransformer"]
 

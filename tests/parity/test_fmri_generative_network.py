@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from medssl.encoders.spatio_temporal_graph import GARO, BrainWindows, SpatioTemporalGraph
 from medssl.objectives.node_orthogonality import node_orthogonality
-from medssl.views.connectivity import dynamic_correlation, edge_threshold, top_edges, window_count
+from medssl.views.connectivity import dynamic_correlation, window_count
+from medssl.views.connectivity_edges import edge_threshold, top_edges
 
 Golden = Callable[[str], Mapping[str, np.ndarray]]
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
