@@ -1,7 +1,7 @@
 """How fast and how small are dynamic connectivity and its graphs beside a loop? Prints a Markdown table.
 
-Run ``python benchmarks/connectivity.py`` or with ``--quick``. Runs of 200 regions and 300 volumes, windows of 50
-volumes, a density of 30 %; float32, one thread, on the CPU and on a GPU where there is one. Nothing is asserted.
+Run ``python benchmarks/connectivity.py`` or with ``--quick``. Runs of 200 regions and 300 or 600 volumes, windows
+of 50 volumes, a density of 30 %; float32, one thread, on the CPU and on a GPU where there is one. Nothing is asserted.
 
 * batched: ``dynamic_correlation`` and ``top_edges``, all runs and windows at once.
 * loop: a correlation and a percentile a window (``_connectivity_loops.py``), on the CPU.
@@ -27,20 +27,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medssl.views.connectivity import dynamic_correlation, top_edges, valid_regions
+from medssl.views.connectivity import dynamic_correlation, valid_regions
+from medssl.views.connectivity_edges import top_edges
 
 __all__ = ["main"]
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler, which counts memory, talks much
 
-REGIONS, VOLUMES, WINDOW, DENSITY = 200, 300, 50, 0.3
-SIZES = ((1, 10), (1, 3), (4, 3), (16, 10))  # runs and stride
-QUICK = ((1, 25), (2, 25))
+REGIONS, WINDOW, DENSITY = 200, 50, 0.3
+SIZES = ((1, 300, 10), (1, 300, 3), (4, 300, 3), (16, 300, 10), (2, 600, 3))  # runs, volumes and stride
+QUICK = ((1, 300, 25), (2, 300, 25))
 
 
-def runs_of(count: int, device: torch.device) -> Tensor:
+def runs_of(count: int, volumes: int, device: torch.device) -> Tensor:
     """Smooth series that share something."""
-    x = torch.randn(count, REGIONS, VOLUMES, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(count, REGIONS, volumes, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.avg_pool1d(x, 5, stride=1, padding=2)
     return (smooth + smooth.mean(1, keepdim=True) * REGIONS**0.5 / 2).to(device)
 
@@ -75,16 +76,16 @@ def weighed(run: Callable[[], Any], device: torch.device) -> float:
     return max(itertools.accumulate((size for _, size in changes), initial=0)) / 2**20
 
 
-def measured(count: int, stride: int, device: torch.device, repeats: int) -> dict[str, Any]:
+def measured(count: int, volumes: int, stride: int, device: torch.device, repeats: int) -> dict[str, Any]:
     """One row."""
-    x = runs_of(count, device)
+    x = runs_of(count, volumes, device)
     ours = functools.partial(graphs, x, stride)
     loop = functools.partial(import_module("_connectivity_loops").graphs_by_loop, x.cpu(), WINDOW, stride, DENSITY)
     (r, edges), (wanted, wanted_edges) = ours(), loop()
     result = sum(t.numel() * t.element_size() for t in (r, edges)) / 2**20
     pairs = [(timed(ours, device), timed(loop, torch.device("cpu"))) for _ in range(repeats)]
     return {
-        "device": device.type, "runs": count, "stride": stride, "windows": r.shape[1],
+        "device": device.type, "runs": count, "volumes": volumes, "stride": stride, "windows": r.shape[1],
         "largest_difference": float((r.cpu() - wanted).abs().max()),
         "edges_that_differ": float((edges.cpu() != wanted_edges).float().mean()),
         "batched_ms": [a for a, _ in pairs], "loop_ms": [b for _, b in pairs], "mib": weighed(ours, device),
@@ -118,8 +119,8 @@ def main() -> None:
     print(f"\n| {names} | largest difference | edges that differ |\n|{'---|' * 9}")
     made: list[dict[str, Any]] = []
     for device in map(torch.device, ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]):
-        for count, stride in QUICK if chosen.quick else SIZES:
-            made.append(measured(count, stride, device, 3 if chosen.quick else 9))
+        for size in QUICK if chosen.quick else SIZES:
+            made.append(measured(*size, device, 3 if chosen.quick else 9))
             print(line(made[-1]), flush=True)
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(made, indent=1), encoding="utf-8")

@@ -83,6 +83,9 @@ class FmriPreparation(Preparation):
         max_censored: runs of which a larger share is censored are refused.
         min_degrees: runs with fewer degrees of freedom left are refused; with fewer than 50 that is noted.
         max_invalid: runs with a larger share of invalid regions are refused.
+        drop_regions: names of regions that are left out of every run, as those that ``medssl cohort info`` finds
+            invalid in more than a tenth of them. Coverage of the whole cohort, test patients included, then decides
+            what is seen, but no label does. A run without a region of the name is refused.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class FmriPreparation(Preparation):
         max_censored: float = 0.5,
         min_degrees: int = 20,
         max_invalid: float = 0.5,
+        drop_regions: tuple[str, ...] = (),
     ) -> None:
         self.atlas, self.regions, self.tr_s = atlas, regions, tr_s
         self.confounds = confounds if isinstance(confounds, str) else tuple(confounds)
@@ -116,6 +120,7 @@ class FmriPreparation(Preparation):
         self.min_minutes, self.max_minutes = min_minutes, max_minutes
         self.max_mean_fd_mm, self.max_censored = max_mean_fd_mm, max_censored
         self.min_degrees, self.max_invalid = min_degrees, max_invalid
+        self.drop_regions = tuple(drop_regions)
         self._check()
 
     def _check(self) -> None:
@@ -147,10 +152,11 @@ class FmriPreparation(Preparation):
 
         Raises:
             UnreadableRecording: not region series, of another atlas, no repetition time, too short, too moved, too few
-                degrees of freedom, a confound that is not there, or too few valid regions.
+                degrees of freedom, a confound or a region to be dropped that is not there, or too few valid regions.
         """
         source, notes = recording.source, [*recording.notes]
         own_tr, tr = self._repetition_times(recording)
+        recording = self._without_dropped(recording, notes)
         run = self._censored(self._begun(recording, notes), recording, notes)
         valid = np.isfinite(run.series).all(axis=0) & (np.ptp(np.nan_to_num(run.series), axis=0) > 0)
         quality = self._motion(run, recording, own_tr)
@@ -163,7 +169,7 @@ class FmriPreparation(Preparation):
             series = standardise(series[: max(round(self.max_minutes * 60 / tr), 1)])
         self._note_invalid(valid, recording, notes)
         stored, scale = _codes(np.where(valid, series, 0.0).T)
-        names = recording.channels or tuple(f"#{i}" for i in range(1, len(stored) + 1))
+        names = _names(recording)
         return Prepared(
             image=stored,
             scale=scale,
@@ -197,6 +203,25 @@ class FmriPreparation(Preparation):
             raise UnreadableRecording(f"{stated}; declare tr_s", recording.source)
         own = round(own, 9)
         return own, self.tr_s or own
+
+    def _without_dropped(self, recording: Recording, notes: list[str]) -> Recording:
+        """The run without the regions of ``drop_regions``."""
+        if not self.drop_regions:
+            return recording
+        names = _names(recording)
+        missing = [name for name in self.drop_regions if name not in names]
+        if missing:
+            raise UnreadableRecording(
+                f"it has no region '{missing[0]}', which drop_regions leaves out; its {len(names)} regions begin with "
+                f"{', '.join(names[:5])}",
+                recording.source,
+            )
+        kept = [i for i, name in enumerate(names) if name not in self.drop_regions]
+        if not kept:
+            raise UnreadableRecording("drop_regions leaves out all of its regions", recording.source)
+        notes.append(f"{len(names) - len(kept)} regions left out (drop_regions)")
+        units = tuple(recording.units[i] for i in kept) if len(recording.units) == len(names) else recording.units
+        return recording.with_(data=recording.data[kept], channels=tuple(names[i] for i in kept), units=units)
 
     def _begun(self, recording: Recording, notes: list[str]) -> _Run:
         """The run from the steady state on."""
@@ -326,9 +351,14 @@ class FmriPreparation(Preparation):
                 f"{self.max_invalid:.0%})",
                 recording.source,
             )
-        names = recording.channels or tuple(f"#{i + 1}" for i in range(len(valid)))
+        names = _names(recording)
         shown = ", ".join(names[i] for i in bad[:10]) + (", ..." if bad.size > 10 else "")
         notes.append(f"{bad.size} {'region is' if bad.size == 1 else 'regions are'} invalid: {shown}")
+
+
+def _names(recording: Recording) -> tuple[str, ...]:
+    """Of the regions; where they have none, their numbers from 1."""
+    return recording.channels or tuple(f"#{i}" for i in range(1, len(recording.data) + 1))
 
 
 def _explained(series: NDArray[np.float64], confounds: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -149,6 +149,8 @@ def cohort_info(cohort: str | Path) -> str:
         )
     lines += [f"events {kind}: {_counts(Counter(values))}" for kind, values in info.events.items()]
     lines += _invalid_regions(frame) if info.modality == "fmri" else []
+    dropped = info.preparation.get("init_args", {}).get("drop_regions")
+    lines += [f"regions left out of all recordings (drop_regions): {', '.join(dropped)}"] if dropped else []
     noted = sum(bool(notes) for notes in frame["notes"])
     lines += [f"read with repairs (see column notes): {noted}"] if noted else []
     return "\n".join(lines)
@@ -171,7 +173,8 @@ def _invalid_regions(frame: Any) -> list[str]:
         return [f"regions invalid in more than {MOST_INVALID:.0%} of the recordings: none"]
     named = sorted(often.items(), key=lambda pair: -pair[1])
     shown = ", ".join(f"{name} ({share:.0%})" for name, share in named[:20]) + (", …" if len(named) > 20 else "")
-    return [f"regions invalid in more than {MOST_INVALID:.0%} of the recordings: {len(named)}: {shown}"]
+    found = f"regions invalid in more than {MOST_INVALID:.0%} of the recordings: {len(named)}: {shown}"
+    return [f"{found}; to leave them out, prepare the cohort anew with the setting drop_regions"]
 
 
 def _shapes(shapes: Any) -> str:

@@ -12,7 +12,8 @@ from medssl.encoders.blocks import parameters_by_prefix
 from medssl.encoders.graph_layers import Activation, GraphLayer, Norm, graph_layer, masked_max, masked_mean
 from medssl.encoders.whole_run import WholeRun
 from medssl.errors import ConfigError
-from medssl.views.connectivity import correlation, fisher_z, top_edges, valid_regions
+from medssl.views.connectivity import correlation, fisher_z, valid_regions
+from medssl.views.connectivity_edges import top_edges
 
 __all__ = ["BrainGraph", "BrainGraphInput"]
 

@@ -7,6 +7,7 @@ valid nodes (..., N). Invalid nodes must have no edge but their self-loop; they 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medssl.errors import ConfigError
-from medssl.objectives.base import promoted
+from medssl.objectives.base import full_precision, promoted
+from medssl.objectives.gather import sum_over_processes
 
 __all__ = [
     "GATLayer",
@@ -22,6 +24,7 @@ __all__ = [
     "GINLayer",
     "GraphLayer",
     "MaskedBatchNorm",
+    "attended_mean",
     "graph_layer",
     "masked_max",
     "masked_mean",
@@ -35,8 +38,9 @@ Activation = Literal["prelu", "relu", "none"]
 class MaskedBatchNorm(nn.Module):
     """Batch norm over all rows that count, as ``nn.BatchNorm1d`` of these rows alone; weights have its names.
 
-    In training with a single such row or none, the running statistics are used and stay as they are. Several GPUs
-    normalise each over its own batch.
+    In training with a single such row or none, the running statistics are used and stay as they are. Processes that
+    train in step normalise over the rows of all of them, however many each has, as with ``nn.SyncBatchNorm``; a look
+    without gradients is each one's own, so that one process may take it alone.
 
     Args:
         width: D.
@@ -65,12 +69,16 @@ class MaskedBatchNorm(nn.Module):
 
     def _statistics(self, h: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Of the batch; the running ones follow."""
-        rows = promoted(h).flatten(0, -2)
-        counted = torch.ones_like(rows[:, :1]) if valid is None else _rows(valid, h).to(rows.dtype)
-        count = counted.sum()
-        total = count.clamp_min(1.0)
-        mean = (rows * counted).sum(0) / total
-        variance = ((rows - mean).square() * counted).sum(0) / total
+        rows = promoted(h)
+        counted = (torch.ones_like(rows[..., 0]) if valid is None else valid.expand(h.shape[:-1])).to(rows.dtype)
+        everywhere = sum_over_processes if torch.is_grad_enabled() else _own
+        with full_precision(h.device):
+            sums = everywhere(torch.cat([_summed(rows, counted), counted.sum().view(1)]))
+            count = sums[-1].detach()
+            total = count.clamp_min(1.0)
+            mean = sums[:-1] / total
+            # its gradient towards the mean is 0: the deviations of all rows sum to that
+            variance = everywhere(_summed((rows - mean.detach()).square(), counted)) / total
         some = count > 1
         with torch.no_grad():
             share = torch.where(some, self.momentum, 0.0).to(self.running_mean.dtype)
@@ -125,7 +133,8 @@ class GINLayer(nn.Module):
 
     def forward(self, h: Tensor, adjacency: Tensor, valid: Tensor | None = None) -> Tensor:
         """(..., N, D) → (..., N, width); see the module for the other arguments."""
-        h = adjacency.to(h.dtype) @ h + self.centre.to(h.dtype) * h
+        summed = adjacency.to(h.dtype) @ h
+        h = torch.addcmul(summed, self.centre.to(summed.dtype), h.to(summed.dtype))
         h = self.act1(normalised(self.norm1, self.linear1(h), valid))
         out: Tensor = self.act2(normalised(self.norm2, self.linear2(h), valid))
         return out
@@ -259,6 +268,24 @@ def masked_mean(h: Tensor, valid: Tensor) -> Tensor:
     return h.masked_fill(~valid.unsqueeze(-1), 0.0).sum(-2) / count
 
 
+def attended_mean(h: Tensor, valid: Tensor, attention: Tensor | None = None) -> Tensor:
+    """``masked_mean`` of nodes multiplied with an attention, as one product of matrices.
+
+    Args:
+        h: (..., N, D); finite even where invalid.
+        valid: (..., N).
+        attention: (..., N); None: 1.
+
+    Returns:
+        (..., D), at least float32.
+    """
+    h = promoted(h)
+    share = valid.to(h.dtype) / valid.sum(-1, keepdim=True).clamp_min(1)
+    share = share if attention is None else share * attention.to(h.dtype)
+    with nullcontext() if torch.compiler.is_exporting() else full_precision(h.device):
+        return (share.unsqueeze(-2) @ h).squeeze(-2)
+
+
 def masked_max(h: Tensor, valid: Tensor) -> Tensor:
     """Maximum over valid nodes, 0 where there is none: (..., N, D), (..., N) → (..., D), in at least float32."""
     h = promoted(h)
@@ -288,6 +315,11 @@ def _act(activation: Activation) -> nn.Module:
     return made[activation]()
 
 
-def _rows(valid: Tensor, h: Tensor) -> Tensor:
-    """(rows, 1) of all rows of (..., D)."""
-    return valid.expand(h.shape[:-1]).reshape(-1, 1)
+def _own(values: Tensor) -> Tensor:
+    """Of this process alone."""
+    return values
+
+
+def _summed(h: Tensor, counted: Tensor) -> Tensor:
+    """(..., N, D), (..., N) → (D,); graph by graph first, which rounds less than one long sum."""
+    return (counted.unsqueeze(-2) @ h).flatten(0, -2).sum(0)

@@ -10,17 +10,12 @@ from torch.nn import functional
 
 from medssl.encoders.base import Encoder, Features
 from medssl.encoders.blocks import parameters_by_prefix
-from medssl.encoders.graph_layers import GINLayer, MaskedBatchNorm, masked_mean
+from medssl.encoders.graph_layers import GINLayer, MaskedBatchNorm, attended_mean, masked_mean
 from medssl.encoders.positions import interleaved_sines
 from medssl.errors import ConfigError
 from medssl.objectives.base import promoted
-from medssl.views.connectivity import (
-    dynamic_correlation,
-    top_edges,
-    valid_regions,
-    volume_weights,
-    window_count,
-)
+from medssl.views.connectivity import correlation_and_valid, sliding_windows, valid_regions, volume_weights
+from medssl.views.connectivity_edges import top_edges
 
 __all__ = ["GARO", "SERO", "BrainWindows", "MeanReadout", "SpatioTemporalGraph", "WindowTransformer"]
 
@@ -80,10 +75,10 @@ class SERO(nn.Module):
             raise ConfigError(
                 "the SERO readout cannot be trained on a single window; use larger batches or more windows"
             )
-        g = masked_mean(h, valid.unsqueeze(1))
+        g = attended_mean(h, valid.unsqueeze(1))
         attention = torch.sigmoid(self.excite(functional.gelu(self.norm(self.squeeze(g), kept))))
-        weighted = h * functional.dropout(attention, self.dropout, self.training).unsqueeze(-1)
-        return masked_mean(weighted, valid.unsqueeze(1)), attention
+        counted = functional.dropout(attention, self.dropout, self.training)
+        return attended_mean(h, valid.unsqueeze(1), counted), attention
 
 
 class GARO(nn.Module):
@@ -102,12 +97,12 @@ class GARO(nn.Module):
 
     def forward(self, h: Tensor, valid: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``SERO.forward``."""
-        query = self.query(masked_mean(h, valid.unsqueeze(1)))
+        query = self.query(attended_mean(h, valid.unsqueeze(1)))
         score = promoted((self.key(h) * query.unsqueeze(-2)).sum(-1))
         scale = h.shape[-1] ** -0.5
         attention = torch.sigmoid(score) * scale if self.outer_scale else torch.sigmoid(score * scale)
-        weighted = h * functional.dropout(attention, self.dropout, self.training).unsqueeze(-1)
-        return masked_mean(weighted, valid.unsqueeze(1)), attention
+        counted = functional.dropout(attention, self.dropout, self.training)
+        return attended_mean(h, valid.unsqueeze(1), counted), attention
 
 
 class MeanReadout(nn.Module):
@@ -115,7 +110,7 @@ class MeanReadout(nn.Module):
 
     def forward(self, h: Tensor, valid: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See ``SERO.forward``."""
-        return masked_mean(h, valid.unsqueeze(1)), valid.unsqueeze(1).expand(h.shape[:3]).float()
+        return attended_mean(h, valid.unsqueeze(1)), valid.unsqueeze(1).expand(h.shape[:3]).float()
 
 
 class WindowTransformer(nn.Module):
@@ -232,13 +227,12 @@ class SpatioTemporalGraph(Encoder):
 
     def windows(self, x: Tensor) -> BrainWindows:
         """The graphs of each run: (B, N, T) → see ``BrainWindows``."""
-        count = window_count(x.shape[-1], self.window, self.stride, exclusive=self.exclusive)
         weights = volume_weights(x)
-        r = dynamic_correlation(x, self.window, self.stride, exclusive=self.exclusive, weights=weights)
-        pieces, of_pieces = (t.unfold(-1, self.window, self.stride)[..., :count, :] for t in (x, weights))
+        pieces, of_pieces = sliding_windows(x, self.window, self.stride, exclusive=self.exclusive, weights=weights)
+        r, there = correlation_and_valid(pieces, of_pieces)
         valid = valid_regions(x, weights)
-        there = valid_regions(pieces.transpose(1, 2), of_pieces) & valid.unsqueeze(1)
-        ends = torch.arange(count, device=x.device) * self.stride + self.window - 1
+        there = there & valid.unsqueeze(1)
+        ends = torch.arange(pieces.shape[1], device=x.device) * self.stride + self.window - 1
         kept = of_pieces.sum(-1) >= KEPT * self.window
         return BrainWindows(r, top_edges(r, self.density, there), valid, ends, kept)
 
@@ -273,7 +267,7 @@ class SpatioTemporalGraph(Encoder):
         Returns:
             One (B, K, N, D) a layer.
         """
-        found, h = [], nodes
+        found, h, adjacency = [], nodes, adjacency.to(nodes.dtype)  # once for all layers
         for stage in self.stages:
             h = stage(h, adjacency, valid.unsqueeze(1))
             found.append(h)

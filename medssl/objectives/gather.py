@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["Gathered", "gather_integers", "gather_views"]
+__all__ = ["Gathered", "gather_integers", "gather_views", "sum_over_processes"]
 
 
 class Gathered(NamedTuple):
@@ -51,6 +51,29 @@ def gather_integers(values: Tensor | None) -> Tensor | None:
     return torch.cat(parts)
 
 
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Differentiable sum over all processes, which all hold tensors of one shape; backward sums the gradients.
+
+    So every process' input receives the gradient of the sum of all processes' losses, as in ``nn.SyncBatchNorm``.
+    """
+    if not _parallel():
+        return values
+    summed: Tensor = _AllSum.apply(values)
+    return summed
+
+
+class _AllSum(torch.autograd.Function):
+    """Sums over processes, forwards and backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _summed(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
 class _AllGather(torch.autograd.Function):
     """Concatenates dimension 1 over processes; backward sums over processes and keeps this process' part.
 
@@ -68,9 +91,13 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        summed = gradient.contiguous().clone()
-        dist.all_reduce(summed)
-        return summed.narrow(1, dist.get_rank() * ctx.length, ctx.length)
+        return _summed(gradient).narrow(1, dist.get_rank() * ctx.length, ctx.length)
+
+
+def _summed(values: Tensor) -> Tensor:
+    summed = values.contiguous().clone()
+    dist.all_reduce(summed)
+    return summed
 
 
 def _parallel() -> bool:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,20 +23,24 @@ from medssl.objectives.base import full_precision, promoted
 
 __all__ = [
     "correlation",
+    "correlation_and_valid",
     "covariance",
     "dynamic_correlation",
-    "edge_threshold",
     "fisher_z",
     "ledoit_wolf",
     "lower_triangle",
     "partial_correlation",
+    "phase_randomised",
+    "sliding_windows",
     "tangent",
     "tangent_reference",
-    "top_edges",
     "valid_regions",
     "volume_weights",
     "window_count",
 ]
+
+BLOCK = 8
+"""Graphs that a CPU works on at a time."""
 
 CONSTANT = 32.0
 """A deviation below so many times the rounding error of a region's values is none."""
@@ -83,10 +86,27 @@ def correlation(x: Tensor, weights: Tensor | None = None) -> Tensor:
             [-1.,  1.,  0.],
             [ 0.,  0.,  1.]])
     """
+    return correlation_and_valid(x, weights)[0]
+
+
+def correlation_and_valid(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``correlation`` and ``valid_regions`` in one go; arguments as there.
+
+    Returns:
+        (..., N, N), and (..., N) booleans.
+    """
+    x, leading = promoted(x), x.shape[:-2]
+    weights = volume_weights(x) if weights is None else weights.to(x.dtype).expand(*leading, -1)
     with _exact(x.device):
-        centred, valid, norm = _centred(x, weights)
-        unit = centred * (valid / norm).unsqueeze(-1)
-        return _with_ones(_symmetric(unit @ unit.mT).clamp_(-1.0, 1.0))
+        if not worth_blocks(x):
+            return _correlation(x, weights)
+        r, valid = x.new_empty(*x.shape[:-1], x.shape[-2]), x.new_empty(x.shape[:-1], dtype=torch.bool)
+        work = x.new_empty(BLOCK, *x.shape[-2:]), x.new_empty(BLOCK, *r.shape[-2:])
+        for at in _blocks(leading):
+            count = math.prod(valid[at].shape[:-1])
+            room = (work[0][:count].view(*valid[at].shape, -1), work[1][:count].view(*valid[at].shape, -1))
+            valid[at] = _correlation(x[at], weights[at], r[at], room)[1]
+        return r, valid
 
 
 def dynamic_correlation(
@@ -109,11 +129,22 @@ def dynamic_correlation(
     Raises:
         ConfigError: a series shorter than a window.
     """
+    return correlation(*sliding_windows(x, window, stride, exclusive=exclusive, weights=weights))
+
+
+def sliding_windows(
+    x: Tensor, window: int, stride: int, *, exclusive: bool = False, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The windows of ``dynamic_correlation``; arguments and errors as there.
+
+    Returns:
+        (B, K, N, window), in which a region with NaN or infinity anywhere is 0; and (B, K, window) weights.
+    """
     count = window_count(x.shape[-1], window, stride, exclusive=exclusive)
     weights = volume_weights(x) if weights is None else weights
     x = torch.where(x.isfinite().all(-1, keepdim=True), x, 0.0)
     pieces = x.unfold(-1, window, stride)[:, :, :count].transpose(1, 2)
-    return correlation(pieces, weights.unfold(-1, window, stride)[:, :count])
+    return pieces, weights.unfold(-1, window, stride)[:, :count]
 
 
 def window_count(length: int, window: int, stride: int, *, exclusive: bool = False) -> int:
@@ -269,6 +300,43 @@ def tangent(covariances: Tensor, reference: Tensor) -> Tensor:
         return _function(inverse @ matrices @ inverse, torch.log)
 
 
+def phase_randomised(x: Tensor, generator: torch.Generator, *, together: bool = True) -> Tensor:
+    """Series of the same power spectra with random phases: a null of what connectivity is compared with.
+
+    With the same phases for all regions (Prichard and Theiler, 1994) every covariance stays, at any lag, so dynamic
+    connectivity fluctuates as that of stationary series with this static connectivity does. With phases for each region
+    (Theiler et al., 1992) nothing but the spectra stays, and correlations are those of chance.
+
+    Args:
+        x: (..., N, T) without padding; regions with NaN or infinity become 0.
+        generator: of the phases, on the device of ``x``; they are drawn for each run anew.
+        together: the same phases for all regions.
+
+    Returns:
+        (..., N, T), at least float32, of the same mean and variance.
+
+    Raises:
+        ConfigError: padding, whose end would be spread over the whole series.
+    """
+    x = promoted(x)
+    x = torch.where(x.isfinite().all(-1, keepdim=True), x, 0.0)
+    used = x.any(-1).any(-1)
+    if bool(((volume_weights(x) == 0).any(-1) & used).any()):
+        raise ConfigError(
+            "a run holds volumes of padding, in which all regions are 0; cut them off before phases are drawn"
+        )
+    spectrum = torch.fft.rfft(x)
+    regions, length = (1 if together else x.shape[-2]), x.shape[-1]
+    phases = torch.rand(
+        *x.shape[:-2], regions, spectrum.shape[-1], generator=generator, device=x.device, dtype=x.dtype
+    ).mul_(2 * math.pi)
+    phases[..., 0] = 0.0  # the mean, and half the sampling rate where the length is even, are real numbers
+    if length % 2 == 0:
+        phases[..., -1] = 0.0
+    moved: Tensor = torch.fft.irfft(spectrum * torch.polar(torch.ones_like(phases), phases), n=length)
+    return moved
+
+
 def lower_triangle(m: Tensor, *, diagonal: bool = False) -> Tensor:
     """The lower triangle of symmetric matrices as vectors, row by row.
 
@@ -284,132 +352,73 @@ def lower_triangle(m: Tensor, *, diagonal: bool = False) -> Tensor:
     """
     if diagonal:
         m = m * (1 - (1 - math.sqrt(0.5)) * torch.eye(m.shape[-1], dtype=promoted(m).dtype, device=m.device))
-    return m.flatten(-2)[..., _places(m.shape[-1], diagonal, m.device)]
+    return m.flatten(-2).index_select(-1, triangle_places(m.shape[-1], diagonal, m.device))
 
 
-def top_edges(r: Tensor, density: float, valid: Tensor | None = None) -> Tensor:
-    """The strongest correlations of each graph as its edges: those above a percentile, strictly.
-
-    The percentile is taken over all N² entries between valid regions, the diagonal included, interpolated linearly
-    (``numpy.percentile(r, 100 (1 - density))``). Negative correlations are no strong ones.
-
-    Args:
-        r: (..., N, N) of ``correlation``, or its absolute values.
-        density: share of the entries that become edges, in (0, 1].
-        valid: (..., N) booleans; by default regions that have any correlation but their own.
-
-    Returns:
-        (..., N, N) booleans, with all self-loops, which are the only edges of invalid regions.
-
-    >>> top_edges(torch.tensor([[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]]), 0.6).int()
-    tensor([[1, 1, 0],
-            [1, 1, 0],
-            [0, 0, 1]], dtype=torch.int32)
-    """
-    # an entry exceeds the interpolated percentile exactly if it exceeds the lower of its two order statistics
-    valid = _correlated(r) if valid is None else valid
-    lower = _lower_statistic(r.detach(), density, valid)
-    edges = (r > lower[..., None, None]) & valid.unsqueeze(-1) & valid.unsqueeze(-2)
-    return edges | torch.eye(r.shape[-1], dtype=torch.bool, device=r.device)
-
-
-def edge_threshold(r: Tensor, density: float, valid: Tensor | None = None) -> Tensor:
-    """The percentile that ``top_edges`` compares with; arguments as there.
-
-    Returns:
-        (...,), of the type of ``r``.
-    """
-    r = r.detach()
-    valid = _correlated(r) if valid is None else valid
-    lower = _lower_statistic(r, density, valid)
-    rank, share = (t[valid.sum(-1)] for t in _ranks_on(r.shape[-1], density, r.device))
-    larger = (r > lower[..., None, None]) & valid.unsqueeze(-1) & valid.unsqueeze(-2)
-    following = torch.where(larger, r, torch.inf).amin((-2, -1))
-    # the next order statistic is the same number where entries are tied, as the two of a pair are
-    upper = torch.where((larger.sum((-2, -1)) == rank) & (rank > 0), following, lower)
-    share = share.to(r.dtype)
-    return torch.where(share < 0.5, lower + (upper - lower) * share, upper - (upper - lower) * (1 - share))
-
-
-def _correlated(r: Tensor) -> Tensor:
-    """Regions with any correlation but their own."""
-    own = torch.eye(r.shape[-1], dtype=torch.bool, device=r.device)
-    return (r.masked_fill(own, 0.0) != 0).any(-1)
-
-
-def _lower_statistic(r: Tensor, density: float, valid: Tensor) -> Tensor:
-    """The largest entry that is not above the percentile: (...,).
-
-    All graphs are asked for the same rank, whatever their number of valid regions: the entries of invalid ones become
-    ∞ or -∞, as many of each as it takes.
-    """
-    if not 0 < density <= 1:
-        raise ConfigError(f"the density of a graph lies above 0 and at most 1, not at {density}")
-    rank = _ranks_on(r.shape[-1], density, r.device)[0][valid.sum(-1)]
-    wanted = _rank(r.shape[-1], density)[0]
-    entries = r.flatten(-2)
-    if not _all_on_cpu(valid):
-        gap = ~(valid.unsqueeze(-1) & valid.unsqueeze(-2)).flatten(-2)
-        above = gap.cumsum(-1, dtype=torch.int32) <= (wanted - rank).unsqueeze(-1)
-        entries = entries.masked_fill(gap, -torch.inf).masked_fill_(gap & above, torch.inf)
-    return _kth_largest(entries, wanted)
-
-
-def _kth_largest(entries: Tensor, rank: int) -> Tensor:
-    """(..., M) → (...,), the largest being of rank 0."""
-    count = entries.shape[-1]
-    if entries.device.type == "cpu" and not torch.compiler.is_compiling():  # NumPy's selection is the faster one
-        place = count - 1 - rank
-        return torch.from_numpy(np.partition(entries.numpy(), place, axis=-1)[..., place].copy())
-    few = 2 * rank < count
-    chosen: Tensor = entries.topk(rank + 1 if few else count - rank, largest=few, sorted=False).values
-    return chosen.amin(-1) if few else chosen.amax(-1)
-
-
-def _all_on_cpu(valid: Tensor) -> bool:
+def all_on_cpu(valid: Tensor) -> bool:
     """Whether nothing is missing, where looking costs nothing: a GPU would have to be waited for."""
     return valid.device.type == "cpu" and not torch.compiler.is_compiling() and bool(valid.all())
 
 
-@functools.lru_cache(maxsize=4096)
-def _rank(n: int, density: float) -> tuple[int, float]:
-    """Where the percentile lies among the n² entries of a graph of n regions.
-
-    Returns:
-        Rank, counted from the largest, of the order statistic below it, and the share of the way to the one above.
-    """
-    position = (1 - density) * max(n * n - 1, 0)
-    return max(n * n - 1, 0) - math.floor(position), position - math.floor(position)
-
-
 @functools.lru_cache(maxsize=64)
-def _ranks_on(n: int, density: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """``_rank`` of graphs of 0 to n regions, as tensors of n + 1."""
-    ranks, shares = zip(*(_rank(valid, density) for valid in range(n + 1)), strict=True)
-    exact = torch.float32 if device.type == "mps" else torch.float64
-    return torch.tensor(ranks, device=device), torch.tensor(shares, dtype=exact, device=device)
-
-
-@functools.lru_cache(maxsize=64)
-def _places(n: int, diagonal: bool, device: torch.device) -> Tensor:
+def triangle_places(n: int, diagonal: bool, device: torch.device) -> Tensor:
     """Of the lower triangle in a flattened (n, n) matrix, row by row."""
     rows, columns = torch.tril_indices(n, n, 0 if diagonal else -1, device=device)
     places: Tensor = rows * n + columns
     return places
 
 
-def _centred(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _centred(x: Tensor, weights: Tensor | None, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Series less their mean, 0 where a volume does not count; valid regions; norms, 1 for invalid ones."""
     x = promoted(x)
-    finite = x.isfinite().all(-1)
     weights = (volume_weights(x) if weights is None else weights.to(x.dtype)).unsqueeze(-2)
-    x = torch.where(finite.unsqueeze(-1), x, 0.0) * weights
+    finite = x.sum(-1).isfinite()
+    whole = all_on_cpu(finite) and all_on_cpu(weights == 1)
+    if not whole:
+        x = torch.where(finite.unsqueeze(-1), x, 0.0) * weights
     mean = x.sum(-1, keepdim=True) / weights.sum(-1, keepdim=True).clamp_min(1.0)
-    centred = (x - mean) * weights
+    centred = torch.sub(x, mean, out=out)
+    if not whole:
+        centred *= weights
     square = centred.square().sum(-1)
     rounding = CONSTANT * torch.finfo(x.dtype).eps
     valid = finite & (square > rounding**2 * x.square().sum(-1))
     return centred, valid, torch.where(valid, square, 1.0).sqrt()
+
+
+def _correlation(
+    x: Tensor,
+    weights: Tensor,
+    out: Tensor | None = None,
+    room: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> tuple[Tensor, Tensor]:
+    """See ``correlation_and_valid``; to ``out`` where given, with room for (..., N, T) and (..., N, N)."""
+    centred, valid, norm = _centred(x, weights, room[0])
+    unit = torch.mul(centred, (valid / norm).unsqueeze(-1), out=room[0])
+    half = torch.matmul(unit, unit.mT, out=room[1])
+    return _with_ones(torch.add(half, half.mT, out=out).mul_(0.5).clamp_(-1.0, 1.0)), valid
+
+
+def worth_blocks(graphs: Tensor) -> bool:
+    """Whether graphs (..., n, m) are worked on ``BLOCK`` at a time.
+
+    On a CPU the steps then find their input in the cache, and memory is taken for the result alone; what takes
+    gradients or is compiled is made at once.
+    """
+    grows = torch.is_grad_enabled() and graphs.requires_grad
+    on_cpu = graphs.device.type == "cpu" and not torch.compiler.is_compiling()
+    return on_cpu and not grows and math.prod(graphs.shape[:-2]) > BLOCK
+
+
+def _blocks(leading: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Slices of all batch dimensions, at most ``BLOCK`` graphs each."""
+    if not leading:
+        yield ()
+        return
+    step = max(BLOCK // math.prod(leading[1:]), 1)
+    for start in range(0, leading[0], step):
+        for others in _blocks(leading[1:]):
+            yield (slice(start, start + step), *others)
 
 
 def _symmetric(m: Tensor) -> Tensor:

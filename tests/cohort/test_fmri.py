@@ -85,6 +85,26 @@ def test_a_region_that_the_confounds_explain_is_invalid():
     assert prepared.quality["invalid_regions"] == 1
 
 
+def test_dropped_regions_are_as_if_the_atlas_had_never_had_them():
+    recording = run()
+    recording.data[2] = 0.0
+    prepared = plain(regions=6, drop_regions=("r4", "r2"))(recording)
+    assert prepared.channels == ("r0", "r1", "r3", "r5") and len(prepared.units) == 4
+    assert prepared.quality["invalid_regions"] == 0
+    assert "2 regions left out (drop_regions)" in prepared.notes
+    np.testing.assert_array_equal(prepared.image, plain()(run()).image[[0, 1, 3, 5]])
+    unnamed = plain(drop_regions=("#1",))(run(channels=()))
+    assert unnamed.channels == ("#2", "#3", "#4", "#5", "#6")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(("r9",), "no region 'r9'.*r0, r1"), (tuple(f"r{i}" for i in range(6)), "all of its")]
+)
+def test_regions_to_drop_must_be_there_and_leave_some(names, message):
+    with pytest.raises(UnreadableRecording, match=message):
+        plain(drop_regions=names)(run())
+
+
 def test_too_many_invalid_regions_refuse_the_run():
     recording = run()
     recording.data[:4] = 0

@@ -11,6 +11,7 @@ from medssl.encoders.graph_layers import (
     GCNLayer,
     GINLayer,
     MaskedBatchNorm,
+    attended_mean,
     graph_layer,
     masked_max,
     masked_mean,
@@ -46,6 +47,24 @@ def test_masked_batch_norm_is_batch_norm_of_the_rows_that_count() -> None:
     torch.testing.assert_close(ours.running_var, theirs.running_var)
     torch.testing.assert_close(ours.eval()(h), theirs.eval()(h.flatten(0, 1)).unflatten(0, h.shape[:2]))
     torch.testing.assert_close(ours.train()(h), theirs.train()(h.flatten(0, 1)).unflatten(0, h.shape[:2]))
+
+
+def test_masked_batch_norm_has_the_gradients_of_batch_norm() -> None:
+    ours, theirs = MaskedBatchNorm(4).double(), nn.BatchNorm1d(4).double()
+    h, _, valid = graphs()
+    one, other = (h.double().requires_grad_() for _ in range(2))
+    for module, x, out in ((ours, one, ours(one, valid)[valid]), (theirs, other, theirs(other[valid]))):
+        (out * torch.linspace(0, 1, out.numel()).view_as(out)).sin().sum().backward()
+        assert module.weight.grad is not None and x.grad is not None
+    torch.testing.assert_close(one.grad, other.grad)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
+def test_masked_batch_norm_of_many_rows_far_from_zero_keeps_its_precision() -> None:
+    h = 300 + torch.randn(300, 200, 3, generator=torch.Generator().manual_seed(0))
+    norm, rows = MaskedBatchNorm(3), h.double().flatten(0, 1)
+    exact = ((rows - rows.mean(0)) / (rows.var(0, correction=0) + norm.eps).sqrt()).view_as(h)
+    torch.testing.assert_close(norm(h).double(), exact, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("counted", [0, 1])
@@ -142,3 +161,13 @@ def test_pooling_leaves_invalid_nodes_out() -> None:
 def test_what_there_is_not_is_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         graph_layer(width_in=4, width=6, **arguments)
+
+
+def test_mean_of_attended_nodes_is_that_of_their_products() -> None:
+    h, _, valid = graphs()
+    attention = torch.rand(3, 7, generator=torch.Generator().manual_seed(1))
+    valid[1] = False
+    torch.testing.assert_close(attended_mean(h, valid), masked_mean(h, valid))
+    torch.testing.assert_close(attended_mean(h, valid, attention), masked_mean(h * attention.unsqueeze(-1), valid))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(attended_mean(h, valid), masked_mean(h, valid))

@@ -74,6 +74,31 @@ def test_bad_series_are_refused_one_by_one_and_good_ones_taken(tmp_path: Path) -
     assert all(table.input_scale[name][2] == 0 for name in ("nan_region", "constant_region"))
 
 
+def test_a_region_that_many_runs_lack_is_named_and_can_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, whole, smaller = tmp_path / "source", tmp_path / "whole", tmp_path / "smaller"
+    source.mkdir()
+    for run in range(4):
+        values = series(run)
+        values[:, 2] *= run > 0
+        np.savetxt(source / f"{run}.1D", values)
+    assert prepare(source, whole, "tr_s=2") == 0
+    assert main(["cohort", "info", str(whole)]) == 0
+    assert "of the recordings: 1: #3 (25%); to leave them out" in capsys.readouterr().out
+    setting = ("--preparation", 'drop_regions=["#3"]')
+    assert prepare(source, smaller, "tr_s=2", *setting) == 0
+    assert main(["cohort", "info", str(smaller)]) == 0
+    said = capsys.readouterr().out
+    assert "recordings: none" in said and "regions left out of all recordings (drop_regions): #3" in said
+    before, after = Cohort(whole), Cohort(smaller)
+    assert after.info.channels == ("#1", "#2", "#4", "#5", "#6")
+    for row in range(4):
+        kept = before.reader(row).read_all("image")[[0, 1, 3, 4, 5]]
+        np.testing.assert_array_equal(after.reader(row).read_all("image"), kept)
+    assert prepare(source, smaller, "tr_s=2", *setting) == 0, "a second call goes on with the same settings"
+
+
 def test_series_without_a_repetition_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medssl.errors import ConfigError
 from medssl.views import connectivity as fc
+from medssl.views.connectivity_edges import top_edges
 
 
 def series(*shape: int, seed: int = 0) -> Tensor:
@@ -80,7 +81,7 @@ def test_nothing_but_padding_is_all_invalid_and_finite() -> None:
     assert not fc.valid_regions(x).any()
     assert torch.equal(fc.correlation(x), torch.eye(4).unsqueeze(0))
     assert fc.ledoit_wolf(x)[0].isfinite().all() and fc.covariance(x).isfinite().all()
-    assert torch.equal(fc.top_edges(fc.correlation(x), 0.3), torch.eye(4, dtype=torch.bool).unsqueeze(0))
+    assert torch.equal(top_edges(fc.correlation(x), 0.3), torch.eye(4, dtype=torch.bool).unsqueeze(0))
 
 
 @pytest.mark.parametrize("value", [0.1, 1e4, -3.3])
@@ -139,6 +140,46 @@ def test_the_geometric_mean_of_commuting_matrices_is_that_of_their_eigenvalues()
     torch.testing.assert_close(reference, torch.diag(torch.tensor([2.0, 2.0, 3.0])).double(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("length", [256, 255])
+@pytest.mark.parametrize("together", [True, False])
+def test_random_phases_keep_the_power_of_every_region(length: int, together: bool) -> None:
+    x = 3 + series(2, 6, length)
+    null = fc.phase_randomised(x, torch.Generator().manual_seed(1), together=together)
+    torch.testing.assert_close(torch.fft.rfft(null).abs(), torch.fft.rfft(x).abs(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(null.mean(-1), x.mean(-1))
+    assert (fc.correlation(torch.cat([x, null], 1))[:, :6, 6:].diagonal(dim1=1, dim2=2).abs() < 0.3).all()
+
+
+def test_the_same_random_phases_keep_static_connectivity_and_others_leave_none() -> None:
+    x = series(3, 6, 400)
+    same, other = (fc.phase_randomised(x, torch.Generator().manual_seed(1), together=t) for t in (True, False))
+    torch.testing.assert_close(fc.covariance(same), fc.covariance(x), rtol=0, atol=1e-9)
+    assert fc.lower_triangle(fc.correlation(x)).mean() > 0.25
+    assert fc.lower_triangle(fc.correlation(other)).abs().mean() < 0.08  # √(2 / (400 π)) = 0.04 by chance
+    again = fc.phase_randomised(x, torch.Generator().manual_seed(1))
+    assert torch.equal(again, same)
+    assert not torch.equal(fc.phase_randomised(x, torch.Generator().manual_seed(2)), same)
+
+
+def test_connectivity_that_switches_fluctuates_more_than_its_stationary_null() -> None:
+    """Regions go together in one half of the run and against each other in the other."""
+    x = torch.randn(8, 2, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    stationary, switching = x.clone(), x.clone()
+    switching[:, 1] = torch.where(torch.arange(400) < 200, 1.0, -1.0) * x[:, 0] + 0.5 * x[:, 1]
+    for run, more in ((stationary, False), (switching, True)):
+        null = fc.phase_randomised(run, torch.Generator().manual_seed(1))
+        real, expected = (fc.dynamic_correlation(t, 50, 25)[..., 0, 1].std(-1).mean() for t in (run, null))
+        assert (real > 2 * expected) == more and (real > 0.7 * expected)
+
+
+def test_random_phases_leave_invalid_regions_invalid_and_refuse_padding() -> None:
+    x, _ = with_faults(series(2, 8, 60))
+    null = fc.phase_randomised(x[..., :60], torch.Generator().manual_seed(0))
+    assert torch.equal(fc.valid_regions(null), fc.valid_regions(x))
+    with pytest.raises(ConfigError, match="padding"):
+        fc.phase_randomised(x, torch.Generator())
+
+
 def test_vectors_keep_the_distances_of_their_matrices() -> None:
     m = fc.covariance(series(2, 6, 30))
     vector = fc.lower_triangle(m, diagonal=True)
@@ -163,64 +204,6 @@ def test_windows_that_do_not_fit_are_refused(length: int, window: int, stride: i
         fc.window_count(length, window, stride)
 
 
-def edges_by_percentile(r: Tensor, density: float, valid: Tensor) -> tuple[Tensor, float]:
-    """One graph, with NumPy."""
-    where = np.flatnonzero(valid)
-    edges = np.eye(len(r), dtype=bool)
-    if not len(where):
-        return torch.from_numpy(edges), np.nan
-    among = r.numpy()[np.ix_(where, where)]
-    threshold = np.percentile(among, 100 * (1 - density))
-    edges[np.ix_(where, where)] |= among > threshold
-    return torch.from_numpy(edges), float(threshold)
-
-
-@pytest.mark.parametrize("density", [0.02, 0.1, 0.3, 0.5, 0.77, 1.0])
-@pytest.mark.parametrize("regions", [2, 3, 9, 30])
-def test_edges_and_thresholds_are_those_of_percentiles_over_valid_pairs(regions: int, density: float) -> None:
-    generator = torch.Generator().manual_seed(regions)
-    r = fc.correlation(torch.randn(3, 2, regions, 40, generator=generator, dtype=torch.float64))
-    some = torch.rand(3, 2, regions, generator=generator) < 0.7
-    for valid in (some, torch.ones_like(some)):
-        edges, threshold = fc.top_edges(r, density, valid), fc.edge_threshold(r, density, valid)
-        for i in np.ndindex(3, 2):
-            wanted, level = edges_by_percentile(r[i], density, valid[i])
-            assert torch.equal(edges[i], wanted)
-            assert np.isnan(level) or threshold[i].item() == pytest.approx(level, abs=1e-14)
-
-
-def test_share_of_edges_is_the_density() -> None:
-    edges = fc.top_edges(fc.correlation(series(5, 40, 80)), 0.3)
-    assert torch.equal(edges, edges.mT) and edges.diagonal(dim1=1, dim2=2).all()
-    assert (edges.float().mean((1, 2)) - 0.3).abs().max() <= 2 / 40**2
-
-
-def test_edges_follow_any_increasing_map_and_any_order_of_regions() -> None:
-    r = fc.correlation(series(3, 15, 60))
-    edges, order = fc.top_edges(r, 0.25), torch.randperm(15, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(fc.top_edges(torch.exp(2 * r), 0.25), edges)
-    assert torch.equal(fc.top_edges(r[:, order][:, :, order], 0.25), edges[:, order][:, :, order])
-
-
-def test_a_region_that_is_constant_within_a_window_has_no_edge_there() -> None:
-    x = series(1, 6, 60)
-    x[:, 2, :20] = 1.0
-    edges = fc.top_edges(fc.dynamic_correlation(x, 20, 20), 0.9)
-    assert edges[0, :, 2].sum(-1).tolist()[0] == 1 and (edges[0, 1:, 2].sum(-1) > 1).all()
-
-
-@pytest.mark.parametrize("density", [0.0, -0.1, 1.5])
-def test_a_density_outside_its_range_is_refused(density: float) -> None:
-    with pytest.raises(ConfigError, match="density"):
-        fc.top_edges(torch.eye(3), density)
-
-
-def test_both_ways_to_select_the_threshold_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NumPy's on a CPU; torch's on a GPU and in exported graphs."""
-    r = fc.correlation(series(3, 20, 50))
-    some = torch.rand(3, 20, generator=torch.Generator().manual_seed(0)) < 0.8
-    for density in (0.1, 0.3, 0.8):
-        expected = fc.top_edges(r, density, some)
-        with monkeypatch.context() as patched:
-            patched.setattr(torch.compiler, "is_compiling", lambda: True)
-            assert torch.equal(fc.top_edges(r, density, some), expected)
+def test_blocks_give_what_is_given_with_gradients() -> None:
+    x = with_faults(series(30, 8, 40))[0]
+    assert torch.equal(fc.correlation(x), fc.correlation(x.clone().requires_grad_()).detach())
