@@ -13,7 +13,7 @@ from medssl.report.maps import map_section
 from medssl.report.numbers import numbers_section
 from medssl.report.outcome import classes_section, patients_section, result_section
 from medssl.report.representation import rankme_section
-from medssl.report.study_data import Entry, Study, load_study
+from medssl.report.study_data import Entry, Study, count, load_study
 from medssl.report.training import training_section
 
 __all__ = ["study_page"]
@@ -59,7 +59,7 @@ def _lead(study: Study) -> Html:
         "Protocol": _PROTOCOLS[s["protocol"]],
     }
     if "level" in s:  # studies of earlier releases do not say it
-        facts |= {"Decided for each": s["level"], "By": s["aggregation"]}
+        facts |= {f"Decided for each {s['level']}": s["aggregation"]}
     return Html(
         tag("p", f"medssl · limited-label study · {s['cohort']['modality']}", class_="muted")
         + tag("h1", f"{study.asked.capitalize()} of “{s['target']}” with {_few(study)} labels")
@@ -72,7 +72,7 @@ def _lead(study: Study) -> Html:
 
 
 def _drawn(study: Study) -> dict[str, object]:
-    budgets = ", ".join(f"{b['n_patients']:g}" for b in study.budgets)
+    budgets = ", ".join(count(b["n_patients"]) for b in study.budgets)
     return {"Label budgets (patients)": budgets, "Repeats of each": study.summary["repeats"]}
 
 
