@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.views.connectivity import BLOCK, all_on_cpu, lower_triangle, triangle_places, worth_blocks
+from medssl.views.connectivity import all_on_cpu, block_size, lower_triangle, triangle_places, worth_blocks
 
 __all__ = ["edge_threshold", "top_edges"]
 
@@ -39,9 +39,10 @@ def top_edges(r: Tensor, density: float, valid: Tensor | None = None) -> Tensor:
     if not worth_blocks(r):
         return _edges(r, density, valid)
     made = torch.empty(r.shape, dtype=torch.bool)
-    work = r.new_empty(BLOCK, len(triangle_places(r.shape[-1], False, r.device)))
+    size = block_size(r.shape[-1])
+    work = r.new_empty(size, len(triangle_places(r.shape[-1], False, r.device)))
     flat = (r.flatten(0, -3), valid.flatten(0, -2), made.flatten(0, -3))
-    for graphs, there, out in zip(*(t.split(BLOCK) for t in flat), strict=True):
+    for graphs, there, out in zip(*(t.split(size) for t in flat), strict=True):
         _edges(graphs, density, there, out, work[: len(out)])
     return made
 

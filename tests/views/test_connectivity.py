@@ -204,6 +204,7 @@ def test_windows_that_do_not_fit_are_refused(length: int, window: int, stride: i
         fc.window_count(length, window, stride)
 
 
-def test_blocks_give_what_is_given_with_gradients() -> None:
+def test_blocks_give_what_is_given_with_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fc, "BLOCK", 8 * 8 * 8)
     x = with_faults(series(30, 8, 40))[0]
     assert torch.equal(fc.correlation(x), fc.correlation(x.clone().requires_grad_()).detach())

@@ -63,8 +63,9 @@ def test_ties_and_perfect_correlations_are_treated_as_percentiles_treat_them(den
 
 
 @pytest.mark.parametrize("leading", [(), (1,), (9,), (3, 5), (20, 1), (1, 20), (2, 3, 4)])
-def test_many_graphs_are_those_of_one_by_one(leading: tuple[int, ...]) -> None:
-    """On a CPU they are worked on in blocks."""
+def test_many_graphs_are_those_of_one_by_one(leading: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU they are worked on in blocks, here of 8."""
+    monkeypatch.setattr(fc, "BLOCK", 8 * 7 * 7)
     x = series(*leading, 7, 30)
     x[..., 4, 3] = torch.nan
     x[..., 2, :] *= (torch.rand(leading, generator=torch.Generator().manual_seed(0)) < 0.5)[..., None]
