@@ -216,9 +216,18 @@ def _metadata(
     if found.task == "segmentation":
         return [], {"shortcuts": "left out: a mask is drawn voxel by voxel, metadata do not tell it"}, {}
     files, said = _files(cohort, source)
-    asked = cohort_question(found, sides.development(sorted(set(found.patients))), files, ignore)
+    development = sides.development(sorted(set(found.patients)))
+    asked = cohort_question(found, development, files, ignore)
     findings, checks, measures = metadata_findings(asked, permutations=permutations, seed=seed)
-    return findings, {**checks, "raw files": said}, measures
+    checks = {**checks, "raw files": said}
+    if found.are_runs:
+        from medssl.audit.phase_null import phase_null_findings
+
+        more, checks["phase null"], figures = phase_null_findings(
+            found, development, permutations=permutations, seed=seed
+        )
+        findings, measures = [*findings, *more], {**measures, "phase null": figures}
+    return findings, checks, measures
 
 
 def _files(cohort: Cohort, source: Path | None) -> tuple[pd.DataFrame | None, str]:

@@ -20,7 +20,7 @@ from medssl.training.targets import Target, Task
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["cohort_question", "guess_task", "table_question"]
+__all__ = ["cohort_question", "guess_task", "problem_of", "table_question"]
 
 _FEW_VALUES = 10  # numbers with more different values are a regression target
 
@@ -65,13 +65,18 @@ def cohort_question(
     labels = [c for c in manifest.columns if c.startswith(LABEL) and c != LABEL + target.name]
     others = manifest[labels].iloc[rows].reset_index(drop=True).rename(columns=lambda c: c.removeprefix(LABEL))
     others = others.apply(lambda column: column.map(lambda v: ", ".join(v) if isinstance(v, list) else v))
-    kind: Any = "number" if target.task == "regression" else "labels" if target.multilabel else "classes"
-    patients = np.unique(target.patients[items].astype(str), return_inverse=True)[1].astype(np.int64)
     groups = {name: texts(manifest[name].iloc[rows].tolist()) for name in ("site", "scanner") if name not in ignore}
     return Question(
-        target.name, Problem(kind, target.y[items], patients, target.classes), facts,
+        target.name, problem_of(target, items), facts,
         _without(others, ignore), rows, groups,
     )  # fmt: skip
+
+
+def problem_of(target: Target, items: NDArray[np.int64]) -> Problem:
+    """What is to be predicted of some items of a target."""
+    kind: Any = "number" if target.task == "regression" else "labels" if target.multilabel else "classes"
+    patients = np.unique(target.patients[items].astype(str), return_inverse=True)[1].astype(np.int64)
+    return Problem(kind, target.y[items], patients, target.classes)
 
 
 def table_question(
