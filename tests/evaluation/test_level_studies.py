@@ -63,7 +63,7 @@ def test_probes_answer_on_the_level_that_is_stated(
     pooled = results[(results["patient"] == "*") & (results["metric"] == "accuracy")]
     assert (pooled["n_items"] == count).all()
     assert any(r["metric"] == "macro_f1" and r["n_patients"] == 4 for r in summary["results"])
-    assert f">{level}<" in report(tmp_path).read_text(encoding="utf-8")
+    assert f"Decided for each {level}<" in report(tmp_path).read_text(encoding="utf-8")
 
 
 def test_sequences_are_compared_with_the_band_powers_of_single_epochs(nights: Path, tmp_path: Path, run: Path) -> None:
