@@ -22,6 +22,7 @@ __all__ = ["gentle_share", "start_head"]
 MOST_WINDOWS = 1000  # enough to fit a layer, and little beside the training that follows
 FEWEST_WINDOWS = 200  # of fewer, several augmented copies are looked at
 MOST_COPIES = 4
+FEW = 2  # windows whose gradients are taken: what answers have in common is much the same in all
 MOST_CHANGE = 0.5  # of the answer in one step of the encoder, in standard deviations of the target
 LEAST_BIAS = -10.0  # logit of a class that no training item has
 
@@ -63,7 +64,7 @@ def start_head(
         head.output.weight.copy_(torch.from_numpy(layer.weight))
         head.output.bias.copy_(torch.from_numpy(np.maximum(layer.bias, LEAST_BIAS)))
     if isinstance(head, RegressionHead) and head.encoder_lr > 0 and head.optim.algorithm == "adamw":
-        some = next(iter(windows_of(target, chosen, recordings, testing)))[0]
+        some = next(iter(windows_of(target, chosen, recordings, testing)))[0][:FEW]
         head.encoder_lr *= gentle_share(head, torch.from_numpy(np.stack(some)).to(head.device))
 
 
@@ -80,9 +81,11 @@ def gentle_share(head: RegressionHead, x: torch.Tensor) -> float:
     Returns:
         In (0, 1]: with it the change is at most half a standard deviation of the target.
     """
+    assert head.standardise is not None
     was_training = head.training
     head.eval()
-    answer = (head(x) / head.std).mean()
+    # past ``head.encode``, which gives no gradients where the encoder is frozen at first
+    answer = head.output(head.standardise(head.features(head.encoder(x)))).mean()
     weights = [p for p in head.encoder.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(answer, weights, allow_unused=True)
     head.train(was_training)

@@ -136,9 +136,10 @@ def test_the_first_steps_of_the_encoder_leave_a_regressor_near_its_start(cohorts
     x, _ = began.windows()
     head = began.head
     assert 0 < head.encoder_lr <= 1
-    head.encoder_lr = 1000.0  # an encoder that would move the answer far
+    head.encoder_lr, head.frozen_steps = 1000.0, 3  # an encoder that would move the answer far, once it learns
     share = gentle_share(head, x)
     assert share < 1
+    head.frozen_steps = 0
     before = head(x).mean()
     gradients = torch.autograd.grad(before / head.std, list(head.encoder.parameters()), allow_unused=True)
     with torch.no_grad():  # a step of Adam at its start: every weight by the rate, all in the worst direction
