@@ -44,8 +44,9 @@ def phase_null_findings(
         Findings; in words what was done; the figures.
     """
     items = target.items_of(development)
-    rows, classes, left_out = manageable(problem_of(target, items), seed)
-    problem = renumbered(problem_of(target, items), rows, classes)
+    whole = problem_of(target, items)
+    rows, classes, left_out = manageable(whole, seed)
+    problem = renumbered(whole, rows, classes)
     x = np.array([spread_of_chance(target.cohort, int(row), seed) for row in target.rows[items][rows]])
     facts = Facts(NAMES, x, np.zeros(len(NAMES), dtype=np.bool_), {})
     found = look_for_shortcuts(problem, facts, permutations=permutations, seed=seed)
@@ -58,7 +59,10 @@ def phase_null_findings(
 
 
 def spread_of_chance(cohort: Cohort, row: int, seed: int) -> NDArray[np.float64]:
-    """How far correlations of a run spread once the phases of its regions are random: quantiles of \\|r\\|, SD of r."""
+    """How far correlations of a run spread once the phases of its regions are random: quantiles of \\|r\\|, SD of r.
+
+    NaN (unknown) where fewer than two regions have a signal.
+    """
     import torch
 
     from medssl.training.windows import Recordings
@@ -67,6 +71,8 @@ def spread_of_chance(cohort: Cohort, row: int, seed: int) -> NDArray[np.float64]
     recordings = Recordings(cohort, channels=None, rows=np.array([row]), cache_gb=0)
     x = torch.from_numpy(recordings.network_input(row, recordings.read(row, (0,), recordings.shape(row))))
     x = x[valid_regions(x)]
+    if len(x) < 2:
+        return np.full(len(NAMES), np.nan)
     generator = torch.Generator().manual_seed(seed + row)
     edges = lower_triangle(correlation(phase_randomised(x, generator, together=False))).double().numpy()
     return np.array([*np.quantile(np.abs(edges), SHARES), edges.std()])

@@ -34,6 +34,18 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cohort]:
     return made
 
 
+def test_a_run_without_two_regions_that_vary_is_unknown(cohorts: dict[str, Cohort], tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    silent = np.zeros((90, 12))
+    silent[:, 0] = np.random.default_rng(0).normal(size=90)
+    np.save(raw / "p00_a.npy", silent)
+    prepare(
+        str(RECIPE), raw, tmp_path / "cohort", workers=0, keep_ids=True, preparation={"max_invalid": 1.0},
+    )  # fmt: skip
+    assert np.isnan(spread_of_chance(Cohort(tmp_path / "cohort"), 0, 0)).all()
+
+
 def findings_of(cohort: Cohort) -> tuple[list[str], str, dict[str, float]]:
     target = resolve_target(cohort, "classification", "group")
     found, said, figures = phase_null_findings(target, sorted(set(target.patients)), permutations=19, seed=0)
